@@ -1,0 +1,170 @@
+"""From pictures of any size to what a network takes: grey or RGB, resized, padded, normalised.
+
+    uint8 [N, H, W, C]  ->  channels  ->  content size  ->  zero padding  ->  / 255  ->  (x - mean) / std  ->  float32 [N, C, H', W']
+
+A network is trained on pictures whose *content* (28 x 28 for Fashion-MNIST) lies on black inside its *input*
+(32 x 32). A picture that already has either size is taken pixel for pixel, so that a test image posted as a file gives
+the very numbers that the evaluation saw. Any other size is resized with antialiasing until its longer side fits the content.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccnet.data import ImageDataset
+from ccnet.errors import CcnetError
+
+Picture = Tensor | NDArray[np.uint8]
+
+# ITU-R 601 luma in 16-bit fixed point, as Pillow's convert("L") computes it: the same grey for the same RGB.
+_LUMA = (19595, 38470, 7471)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pictures become network input; part of every checkpoint.
+
+    Attributes:
+        channels: 1 (grey) or 3 (RGB), what the network takes.
+        content_size: (height, width) that a picture is fitted into, px.
+        input_size: (height, width) of the network's input, px; the content is centred in it on black.
+        mean: one a channel, of pixels scaled to [0, 1].
+        std: one a channel, likewise.
+    """
+
+    channels: int
+    content_size: tuple[int, int]
+    input_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise CcnetError(f"preprocessing for {self.channels} channels; allowed are 1 (grey) and 3 (RGB)")
+        sizes_fit = all(
+            1 <= content <= whole for content, whole in zip(self.content_size, self.input_size, strict=True)
+        )
+        if not sizes_fit:
+            raise CcnetError(f"content size {self.content_size} must lie within input size {self.input_size}")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise CcnetError(f"{self.channels} channels need as many means and stds; given {self.mean} and {self.std}")
+        if not all(np.isfinite(self.mean)) or not all(np.isfinite(value) and value > 0 for value in self.std):
+            raise CcnetError(f"means must be finite and stds above zero; given {self.mean} and {self.std}")
+
+    @classmethod
+    def for_dataset(cls, dataset: ImageDataset, input_size: tuple[int, int] = (32, 32)) -> "Preprocessing":
+        """Zero mean and unit variance (A.2) over the padded images of `dataset`, exactly, from its histogram."""
+        count = len(dataset) * input_size[0] * input_size[1]
+        levels = np.arange(256) / 255
+        means, stds = [], []
+        for channel in range(dataset.channels):
+            histogram = np.bincount(dataset.images[..., channel].ravel(), minlength=256)
+            mean = float(histogram @ levels) / count  # the padding adds zeros to the count alone
+            means.append(mean)
+            stds.append(float(np.sqrt(histogram @ levels**2 / count - mean**2)))
+        return cls(dataset.channels, dataset.image_size, input_size, tuple(means), tuple(stds))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`, for what was read from JSON.
+
+        Raises:
+            CcnetError: a key is missing or unknown, or a value is not of its type.
+        """
+        names = {"channels", "content_size", "input_size", "mean", "std"}
+        if not isinstance(values, dict) or set(values) != names:
+            raise CcnetError(f"preprocessing must be an object with exactly {sorted(names)}; given {values!r}")
+        try:
+            return cls(
+                channels=int(values["channels"]),
+                content_size=_pair(values["content_size"]),
+                input_size=_pair(values["input_size"]),
+                mean=tuple(float(value) for value in values["mean"]),
+                std=tuple(float(value) for value in values["std"]),
+            )
+        except (TypeError, ValueError) as error:
+            raise CcnetError(f"preprocessing {values!r} is not valid: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values of every attribute."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def __call__(self, images: Picture | Sequence[Picture]) -> Tensor:
+        """Prepare pictures for the network.
+
+        Args:
+            images: uint8 [N, H, W, C], or a list of uint8 [H, W, C] of any sizes; C = 1 or 3; tensors or numpy arrays.
+
+        Returns:
+            float32 [N, channels, *input_size], on the device of the pictures.
+
+        Raises:
+            CcnetError: another type or rank, another number of channels, or a picture without pixels.
+        """
+        if isinstance(images, Tensor | np.ndarray):
+            return self._normalise(self._fit(_checked(images, rank=4)))
+        pictures = [_checked(image, rank=3) for image in images]
+        if not pictures:
+            return torch.empty(0, self.channels, *self.input_size)
+        if len({picture.shape for picture in pictures}) == 1:
+            return self._normalise(self._fit(torch.stack(pictures)))
+        return self._normalise(torch.cat([self._fit(picture[None]) for picture in pictures]))
+
+    def _fit(self, images: Tensor) -> Tensor:
+        """uint8 [N, H, W, C] -> float32 [N, channels, *input_size] in [0, 255]."""
+        pixels = _with_channels(images, self.channels).permute(0, 3, 1, 2).float()
+        height, width = pixels.shape[2:]
+        if (height, width) not in (self.content_size, self.input_size) and len(pixels):
+            pixels = F.interpolate(pixels, self._fitted_size(height, width), mode="bilinear", antialias=True)
+            height, width = pixels.shape[2:]
+        missing_height, missing_width = self.input_size[0] - height, self.input_size[1] - width
+        top, left = missing_height // 2, missing_width // 2
+        return F.pad(pixels, (left, missing_width - left, top, missing_height - top))
+
+    def _fitted_size(self, height: int, width: int) -> tuple[int, int]:
+        """The largest size of the same aspect ratio inside the content, at least 1 px a side."""
+        shrink = min(self.content_size[0] / height, self.content_size[1] / width)
+        return max(1, round(height * shrink)), max(1, round(width * shrink))
+
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1)
+        return (pixels / 255 - mean) / std
+
+
+def _pair(values: Sequence[Any]) -> tuple[int, int]:
+    height, width = values
+    return int(height), int(width)
+
+
+def _checked(image: Picture, rank: int) -> Tensor:
+    """The picture(s) as a uint8 tensor of the wanted rank."""
+    wanted = "uint8 [N, H, W, C]" if rank == 4 else "uint8 [H, W, C]"
+    if not isinstance(image, Tensor | np.ndarray):
+        raise CcnetError(f"a picture of type {type(image).__name__}; allowed are tensors and numpy arrays {wanted}")
+    if str(image.dtype).removeprefix("torch.") != "uint8" or image.ndim != rank:
+        raise CcnetError(f"pictures of {image.dtype} {list(image.shape)}; allowed is {wanted}")
+    if image.shape[-1] not in (1, 3):
+        raise CcnetError(f"pictures of shape {list(image.shape)}: C, the last number, must be 1 (grey) or 3 (RGB)")
+    if 0 in image.shape[-3:]:
+        raise CcnetError(f"pictures of shape {list(image.shape)} hold no pixels")
+    if isinstance(image, Tensor):
+        return image
+    return torch.from_numpy(image if image.flags.writeable and min(image.strides) >= 0 else image.copy())
+
+
+def _with_channels(images: Tensor, channels: int) -> Tensor:
+    """uint8 [N, H, W, 1 or 3] -> uint8 [N, H, W, channels]."""
+    if images.shape[-1] == channels:
+        return images
+    if channels == 3:
+        return images.expand(-1, -1, -1, 3)
+    red, green, blue = images.to(torch.int32).unbind(-1)
+    luma = (red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2] + 0x8000) >> 16
+    return luma.to(torch.uint8)[..., None]
