@@ -1,0 +1,30 @@
+"""Continuous-convolution networks: exact CC layers, scale sequences, scale ensembles and shift probes.
+
+An implementation of "From Discrete to Continuous Convolution Layers" (arXiv 2006.11120).
+"""
+
+from ccnet.backends import available_backends
+from ccnet.errors import CcnetError, CheckpointError, DataError, SequenceError
+from ccnet.grid import projected_grid
+from ccnet.internal_net import InternalNet
+from ccnet.layer import CCConv2d, cc_conv2d
+from ccnet.models import CCNet, ConvNet
+from ccnet.sequences import ScaleSequence, sample_scale_sequences
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CCConv2d",
+    "CCNet",
+    "CcnetError",
+    "CheckpointError",
+    "ConvNet",
+    "DataError",
+    "InternalNet",
+    "ScaleSequence",
+    "SequenceError",
+    "available_backends",
+    "cc_conv2d",
+    "projected_grid",
+    "sample_scale_sequences",
+]

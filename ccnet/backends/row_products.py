@@ -1,0 +1,146 @@
+"""Polyphase convolution as batches of small matrix products that read and write in place, for CPUs and large batches.
+
+Layout. With the images innermost, x as [H, W, C_in, N], K_w neighbouring pixels of a row are one contiguous
+(K_w C_in) x N matrix. The output pixel (i, j) = (a + t P_h, b + r P_w) of phase (a, b) is then
+
+    y[i, j] = sum over u of  W[a, b, u]  @  x[start_i + u, start_j : start_j + K_w]        (C_out x N)
+
+with W[a, b, u] the C_out x (K_w C_in) matrix of vertical tap u. For one output row i, one tap u and one period r of
+columns these are P_w products of the same shape at equal distances in memory: one call of a batched GEMM. The columns'
+windows are laid side by side once (K_w copies of the input); the vertical taps are read where they are.
+
+Tensors keep the shape [N, C, H, W] outside; only their strides say that the images are innermost, so that consecutive
+layers hand their maps on without a copy.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ccnet.grid import AxisGrid
+
+
+class RowProducts(torch.autograd.Function):
+    """y [N, C_out, H', W'] from x [N, C_in, H, W] and phase weights [P_h, P_w, C_out, C_in, K_h, K_w]."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
+        pixels = x.permute(2, 3, 1, 0).contiguous()  # [H, W, C_in, N]
+        filters = weights.permute(0, 1, 4, 2, 5, 3).contiguous()  # [P_h, P_w, K_h, C_out, K_w, C_in]
+        ctx.save_for_backward(pixels, filters)
+        ctx.vertical, ctx.horizontal = vertical, horizontal
+        filters = filters.flatten(4)  # [P_h, P_w, K_h, C_out, K_w C_in]
+        windows = _column_windows(pixels, horizontal)  # [H, W', K_w C_in, N]
+        out_channels, images = filters.shape[3], pixels.shape[3]
+        out = pixels.new_empty(vertical.out_size, horizontal.out_size, out_channels, images)
+        for i in range(vertical.out_size):
+            taps = _taps_inside(i, vertical)
+            if not taps:
+                out[i] = 0
+            for columns in _column_periods(horizontal):
+                product = out[i, columns]
+                for u, m in taps:
+                    filters_of_row = filters[i % vertical.period, : len(product), u]
+                    _multiply(filters_of_row, windows[m, columns], product, add=(u, m) != taps[0])
+        return out.permute(3, 2, 0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        pixels, filters = ctx.saved_tensors
+        vertical, horizontal = ctx.vertical, ctx.horizontal
+        grad_out = grads[0].permute(2, 3, 1, 0).contiguous()  # [H', W', C_out, N]
+        grad_x = grad_weights = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _input_gradient(grad_out, pixels, filters.flatten(4), vertical, horizontal).permute(3, 2, 0, 1)
+        if ctx.needs_input_grad[1]:
+            grad_weights = _weight_gradient(grad_out, pixels, filters, vertical, horizontal).permute(0, 1, 3, 5, 2, 4)
+        return grad_x, grad_weights, None, None
+
+
+def _input_gradient(
+    grad_out: Tensor, pixels: Tensor, filters: Tensor, vertical: AxisGrid, horizontal: AxisGrid
+) -> Tensor:
+    """dL/dx [H, W, C_in, N]: the transposed products, added up where windows overlap."""
+    height, _, in_channels, images = pixels.shape
+    windows = pixels.new_empty(height, horizontal.out_size, horizontal.kernel_size * in_channels, images)
+    transposed = filters.transpose(3, 4)
+    written = set()
+    for i in range(vertical.out_size):
+        for u, m in _taps_inside(i, vertical):
+            for columns in _column_periods(horizontal):
+                product = windows[m, columns]
+                filters_of_row = transposed[i % vertical.period, : len(product), u]
+                _multiply(filters_of_row, grad_out[i, columns], product, add=m in written)
+            written.add(m)
+    for m in set(range(height)) - written:
+        windows[m] = 0
+    return _add_column_windows(windows, pixels, horizontal)
+
+
+def _weight_gradient(
+    grad_out: Tensor, pixels: Tensor, filters: Tensor, vertical: AxisGrid, horizontal: AxisGrid
+) -> Tensor:
+    """dL/dW [P_h, P_w, K_h, C_out, K_w, C_in]: for each phase and tap the sum over its output pixels and images."""
+    windows = _column_windows(pixels, horizontal).transpose(2, 3)  # [H, W', N, K_w C_in]
+    phases_h, phases_w, taps, *matrix = filters.shape
+    grad = filters.new_zeros(phases_h, taps, phases_w, *matrix)
+    products = grad.flatten(4)  # its slices [P_w, C_out, K_w C_in] are contiguous, which the batched GEMM asks for
+    for i in range(vertical.out_size):
+        for u, m in _taps_inside(i, vertical):
+            for columns in _column_periods(horizontal):
+                product = products[i % vertical.period, u, : columns.stop - columns.start]
+                first = i < vertical.period and columns.start == 0
+                _multiply(grad_out[i, columns], windows[m, columns], product, add=not first)
+    return grad.transpose(1, 2)
+
+
+def _multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool) -> None:
+    """out = a @ b, or out += a @ b: batches of matrices. (`baddbmm_` copies `out` onto itself first, `bmm` does not.)"""
+    if add:
+        out.baddbmm_(a, b)
+    else:
+        torch.bmm(a, b, out=out)
+
+
+def _taps_inside(i: int, vertical: AxisGrid) -> list[tuple[int, int]]:
+    """(tap u, input row) of output row i, without the rows of the zero padding."""
+    start = vertical.starts[i]
+    return [(u, start + u) for u in range(vertical.kernel_size) if 0 <= start + u < vertical.in_size]
+
+
+def _column_periods(horizontal: AxisGrid) -> list[slice]:
+    """The output columns, one period of phases at a time; the last may be cut short."""
+    period, size = horizontal.period, horizontal.out_size
+    return [slice(j, min(j + period, size)) for j in range(0, size, period)]
+
+
+def _windows_inside(horizontal: AxisGrid) -> list[tuple[int, slice, slice]]:
+    """(output column, its taps that lie inside the input, their input columns); taps outside see zero padding."""
+    inside = []
+    for j, start in enumerate(horizontal.starts):
+        first, end = max(start, 0), min(start + horizontal.kernel_size, horizontal.in_size)
+        inside.append((j, slice(first - start, max(end, first) - start), slice(first, max(end, first))))
+    return inside
+
+
+def _column_windows(pixels: Tensor, horizontal: AxisGrid) -> Tensor:
+    """The K_w neighbours of every output column side by side: [H, W, C, N] -> [H, W', K_w C, N]."""
+    height, _, channels, images = pixels.shape
+    windows = pixels.new_empty(height, horizontal.out_size, horizontal.kernel_size, channels, images)
+    for j, taps, columns in _windows_inside(horizontal):
+        if taps.stop - taps.start < horizontal.kernel_size:
+            windows[:, j] = 0
+        windows[:, j, taps] = pixels[:, columns]
+    return windows.flatten(2, 3)
+
+
+def _add_column_windows(windows: Tensor, pixels: Tensor, horizontal: AxisGrid) -> Tensor:
+    """The adjoint of `_column_windows`: [H, W', K_w C, N] -> [H, W, C, N]."""
+    out = torch.zeros_like(pixels)
+    slices = windows.unflatten(2, (horizontal.kernel_size, -1))
+    for j, taps, columns in _windows_inside(horizontal):
+        out[:, columns] += slices[:, j, taps]
+    return out

@@ -1,0 +1,150 @@
+"""Eq. 2 for one axis, in exact rationals: where each output pixel looks in the input.
+
+A scale is a `Fraction` from here on. With s = p/q the projected grid (arXiv 2006.11120, Eq. 2)
+
+    g_n = n/s + (in - 1)/2 - (out - 1)/(2s) = (2nq + p(in - 1) - q(out - 1)) / 2p
+
+is a rational with denominator 2p, so windows and offsets come from integer arithmetic. Floats would put about one
+layer in a hundred on the wrong side of a ceil.
+
+The window of output pixel n holds the K input pixels m = start .. start + K - 1 with start = ceil(g_n - K/2). The
+distance d = g_n - m of a neighbour lies in (-K/2, K/2], the offset of g_n from the window's centre in (-1/2, 1/2]:
+a neighbour exactly K/2 away counts on the left and not on the right (the tie rule, stated once and used everywhere).
+
+Since g_{n+p} = g_n + q, offsets repeat every p output pixels while windows move on by q input pixels. The outputs n,
+n + p, n + 2p, ... are *phase* n: one set of weights, applied as an ordinary strided convolution.
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from ccnet.errors import CcnetError
+
+Scale = int | float | Fraction
+ScalePair = Scale | tuple[Scale, Scale]
+
+
+def exact_scale(scale: Scale) -> Fraction:
+    """The scale as an exact rational; a float is taken at its exact binary value.
+
+    Args:
+        scale: output pixels per input pixel along one axis; finite and above 0.
+
+    Raises:
+        CcnetError: the scale is not a number, not finite, or not above 0.
+    """
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, Fraction)):
+        raise CcnetError(f"a scale is an int, a float or a Fraction; got {scale!r} of type {type(scale).__name__}")
+    if isinstance(scale, float) and not math.isfinite(scale):
+        raise CcnetError(f"a scale must be finite; got {scale}")
+    if scale <= 0:
+        raise CcnetError(f"a scale must be above 0 (1/2 halves the size, 2 doubles it); got {scale}")
+    return Fraction(scale)
+
+
+def exact_scales(scale: ScalePair) -> tuple[Fraction, Fraction]:
+    """One scale for both axes, or a pair (vertical, horizontal), as exact rationals."""
+    if isinstance(scale, (tuple, list)):
+        if len(scale) != 2:
+            raise CcnetError(f"scale is one number or a pair (vertical, horizontal); got {len(scale)} numbers: {scale}")
+        return exact_scale(scale[0]), exact_scale(scale[1])
+    exact = exact_scale(scale)
+    return exact, exact
+
+
+def projected_grid(in_size: int, out_size: int, scale: Scale) -> list[Fraction]:
+    """Where every output pixel lies in the input, along one axis, in exact input-pixel coordinates.
+
+    Args:
+        in_size: input pixels along the axis, at least 1.
+        out_size: output pixels along the axis, at least 1.
+        scale: output pixels per input pixel.
+
+    Returns:
+        `out_size` fractions g_n; 0 is the centre of the first input pixel.
+
+    Raises:
+        CcnetError: a size below 1 or a scale that is not a finite number above 0.
+
+    Source: arXiv 2006.11120, Eq. 2.
+    """
+    s = exact_scale(scale)
+    _require_size("in_size", in_size)
+    _require_size("out_size", out_size)
+    return [n / s + Fraction(in_size - 1, 2) - (out_size - 1) / (2 * s) for n in range(out_size)]
+
+
+@dataclass(frozen=True)
+class AxisGrid:
+    """The projected grid of one axis, reduced to what an implementation needs. Made once, cached, immutable.
+
+    Attributes:
+        in_size, out_size: input px, output px.
+        scale: s = p/q, exact.
+        kernel_size: K, neighbours of an output pixel.
+        starts: for each output pixel n, the first input pixel of its window (below 0 and beyond the end: padding).
+        offsets: for each phase, g_n minus the centre of its window, in (-1/2, 1/2]; `offsets[n % period]` is n's.
+        step: q, input px between the windows of neighbouring outputs of one phase.
+    """
+
+    in_size: int
+    out_size: int
+    scale: Fraction
+    kernel_size: int
+    starts: tuple[int, ...]
+    offsets: tuple[Fraction, ...]
+    step: int
+
+    @staticmethod
+    def make(in_size: int, out_size: int | None, scale: Scale, kernel_size: int) -> "AxisGrid":
+        """The grid of one axis; `out_size` None means ceil(scale * in_size)."""
+        _require_size("in_size", in_size)
+        _require_size("kernel_size", kernel_size)
+        exact = exact_scale(scale)
+        if out_size is None:
+            out_size = math.ceil(exact * in_size)
+        _require_size("out_size", out_size)
+        return _make(in_size, out_size, exact, kernel_size)
+
+    @property
+    def period(self) -> int:
+        """Number of phases: the numerator of the scale, or fewer when the output is shorter than that."""
+        return len(self.offsets)
+
+    @property
+    def pad_before(self) -> int:
+        """Zero px needed in front of the input so that every window lies inside."""
+        return max(0, -self.starts[0])
+
+    @property
+    def pad_after(self) -> int:
+        """Zero px needed behind the input so that every window lies inside."""
+        return max(0, self.starts[-1] + self.kernel_size - self.in_size)
+
+    def distances(self, phase: int) -> list[Fraction]:
+        """d = g - m of the K neighbours of a phase, first neighbour first; each in (-K/2, K/2]."""
+        centre = Fraction(self.kernel_size - 1, 2)
+        return [self.offsets[phase] + centre - u for u in range(self.kernel_size)]
+
+
+@lru_cache(maxsize=4096)
+def _make(in_size: int, out_size: int, scale: Fraction, kernel_size: int) -> AxisGrid:
+    p, q = scale.numerator, scale.denominator
+    period = min(p, out_size)
+    half = Fraction(kernel_size, 2)
+    centre = Fraction(kernel_size - 1, 2)
+    first = Fraction(p * (in_size - 1) - q * (out_size - 1), 2 * p)  # g_0
+    grid = [first + Fraction(n * q, p) for n in range(period)]
+    windows = [math.ceil(g - half) for g in grid]
+    starts = tuple(windows[n % period] + n // period * q for n in range(out_size))
+    offsets = tuple(g - start - centre for g, start in zip(grid, windows, strict=True))
+    return AxisGrid(in_size, out_size, scale, kernel_size, starts, offsets, q)
+
+
+def _require_size(name: str, size: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, int):
+        raise CcnetError(f"{name} is a whole number of pixels; got {size!r}")
+    if size < 1:
+        raise CcnetError(f"{name} must be at least 1; got {size}")

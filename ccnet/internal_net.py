@@ -1,0 +1,107 @@
+"""The Internal-Net K_theta: a small network from sub-pixel coordinates to convolution weights (Table 2).
+
+Two inputs, two models:
+
+`"distance"`: K_theta(d) for the distance d = g - m to one neighbour: one continuous function over the whole support,
+    C_out * C_in outputs (Sec. 3.1, block 3).
+`"offset"`: K_theta(g - window centre) for all K_h * K_w neighbours at once: C_out * C_in * K_h * K_w outputs, each a
+    function of the sub-pixel offset alone (Sec. 5, "No need to keep the Neighbors distances"; A.1).
+
+At initialisation the generated weights have the variance 1 / (3 C_in K_h K_w) of a `torch.nn.Conv2d`'s (A.2): the
+biases of the last layer are drawn from a normal distribution that carries most of it, the last layer's weights the
+rest, so that the weights do vary with the coordinate from the first step on.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ccnet.errors import CcnetError
+from ccnet.types import KernelInput
+
+# Share of the generated weights' variance that comes from the coordinate and not from the last layer's bias. The paper
+# initialises the biases alone (share 0), which starts every phase with the same filter.
+VARYING_SHARE = 0.1
+LEAKY_SLOPE = 0.01  # the paper says LeakyReLU and not its slope; this is torch's default
+
+
+class InternalNet(nn.Module):
+    """K_theta of Table 2: 1x1 convolutions 16, 16, C_final with LeakyReLU between them, as linear layers over points.
+
+    Args:
+        in_channels: C_in of the CC layer.
+        out_channels: C_out of the CC layer.
+        kernel_size: (K_h, K_w).
+        kernel_input: "distance" or "offset".
+        hidden: widths of the hidden layers.
+
+    Source: arXiv 2006.11120, A.1 and Table 2; initialisation A.2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        *,
+        kernel_input: KernelInput = "offset",
+        hidden: tuple[int, ...] = (16, 16),
+    ) -> None:
+        super().__init__()
+        if kernel_input not in ("distance", "offset"):
+            raise CcnetError(f'kernel_input is "distance" or "offset"; got {kernel_input!r}')
+        if not hidden or any(width < 1 for width in hidden):
+            raise CcnetError(f"hidden names one or more layer widths, each at least 1; got {hidden}")
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.kernel_size = kernel_size
+        self.kernel_input = kernel_input
+        taps = kernel_size[0] * kernel_size[1] if kernel_input == "offset" else 1
+        widths = (2, *hidden)
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.last = nn.Linear(hidden[-1], out_channels * in_channels * taps)
+        self.reset_parameters()
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Weights at M points.
+
+        Args:
+            points: [M, 2], (vertical, horizontal) distances or offsets in input px.
+
+        Returns:
+            [M, C_out, C_in] ("distance") or [M, C_out, C_in, K_h, K_w] ("offset").
+        """
+        weights = self.last(self._features(points))
+        if self.kernel_input == "distance":
+            return weights.view(-1, self.out_channels, self.in_channels)
+        # The last layer's rows are stored in the order (K_h, C_out, K_w, C_in) in which the discrete backend's matrix
+        # products read them: reordering a few parameters once replaces a copy of every generated weight.
+        kernel_height, kernel_width = self.kernel_size
+        weights = weights.view(-1, kernel_height, self.out_channels, kernel_width, self.in_channels)
+        return weights.permute(0, 2, 4, 1, 3)  # [M, C_out, C_in, K_h, K_w], a view
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew; the generated weights then have a Conv2d's variance (A.2)."""
+        for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
+            layer.reset_parameters()
+        fan_in = self.in_channels * self.kernel_size[0] * self.kernel_size[1]
+        variance = 1 / (3 * fan_in)  # of nn.Conv2d's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in))
+        with torch.no_grad():
+            features = self._features(self._reference_points())
+            energy = features.square().sum(dim=1).mean()  # E[|h|^2]: Var[A h] = Var[A] E[|h|^2]
+            nn.init.normal_(self.last.weight, std=math.sqrt(VARYING_SHARE * variance / max(float(energy), 1e-12)))
+            nn.init.normal_(self.last.bias, std=math.sqrt((1 - VARYING_SHARE) * variance))
+
+    def _features(self, points: Tensor) -> Tensor:
+        """The hidden values h(point), [M, hidden[-1]]."""
+        for layer in self.hidden:
+            points = nn.functional.leaky_relu(layer(points), LEAKY_SLOPE)
+        return points
+
+    def _reference_points(self) -> Tensor:
+        """A 16 x 16 raster over all coordinates that the network can meet, [256, 2]."""
+        support = self.kernel_size if self.kernel_input == "distance" else (1, 1)
+        axes = [(torch.arange(16) + 0.5) / 16 * size - size / 2 for size in support]
+        points = torch.cartesian_prod(*axes)
+        return points.to(self.last.weight)

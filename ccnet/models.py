@@ -1,0 +1,149 @@
+"""The two networks of Table 3: `CCNet`, and the `ConvNet` that it is compared with.
+
+Both have eight convolution layers and three fully connected ones, a ReLU after each but the last. ConvNet shrinks the
+maps by 4 in two strided layers; CCNet's first layer keeps the size and the seven others share the factor 1/4 in
+whatever way a `ScaleSequence` says, anew at every call.
+"""
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from ccnet.errors import CcnetError, SequenceError
+from ccnet.layer import CCConv2d
+from ccnet.sequences import TOTAL_SCALE, ScaleSequence
+from ccnet.types import KernelInput
+
+# (out channels, kernel size, ConvNet's stride) of each convolution layer, Table 3.
+TABLE_3 = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 4, 2))
+FULLY_CONNECTED = 512
+
+
+class CCNet(nn.Module):
+    """CCNET of Table 3: eight CC layers and three fully connected ones.
+
+    Args:
+        in_channels: channels of an image.
+        classes: number of logits.
+        in_size: (height, width) of an image in px; each a multiple of 4.
+        kernel_input: what the Internal-Nets see; the paper's network uses "offset" (A.1).
+        hidden: hidden widths of the Internal-Nets.
+        backend: "auto" or one of `available_backends()`.
+
+    Source: arXiv 2006.11120, Table 3, A.2.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        classes: int = 10,
+        *,
+        in_size: tuple[int, int] = (32, 32),
+        kernel_input: KernelInput = "offset",
+        hidden: tuple[int, ...] = (16, 16),
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        _require_head_fits(in_size, classes)
+        self.in_channels, self.classes = in_channels, classes
+        self.in_size = (in_size[0], in_size[1])
+        self.config: dict[str, Any] = {
+            "in_channels": in_channels,
+            "classes": classes,
+            "in_size": list(in_size),
+            "kernel_input": kernel_input,
+            "hidden": list(hidden),
+        }
+        channels = [in_channels, *(out for out, _, _ in TABLE_3)]
+        self.layers = nn.ModuleList(
+            CCConv2d(channels[j], out, size, kernel_input=kernel_input, hidden=tuple(hidden), backend=backend)
+            for j, (out, size, _) in enumerate(TABLE_3)
+        )
+        self.head = _head(in_size, classes)
+
+    def forward(self, x: Tensor, sequence: ScaleSequence) -> Tensor:
+        """Logits of one pass: images [N, C, H, W] and one sequence for all of them -> [N, classes]."""
+        logits: Tensor = self.head(self.features(x, sequence))
+        return logits
+
+    def features(self, x: Tensor, sequence: ScaleSequence) -> Tensor:
+        """The last convolution layer's map after its ReLU, [N, 64, H/4, W/4].
+
+        Raises:
+            CcnetError: images of another size or number of channels than the network's.
+            SequenceError: a sequence of another length or product, or one that empties a map.
+        """
+        _require_images(x, self.in_channels, self.in_size)
+        if not isinstance(sequence, ScaleSequence):
+            raise SequenceError(f"forward takes images and a ScaleSequence; got {type(sequence).__name__}")
+        sequence.require_valid(layers=len(self.layers), in_size=self.in_size)
+        sizes = sequence.shapes(self.in_size)
+        for layer, scale, size in zip(self.layers, sequence.scales, sizes, strict=True):
+            x = relu(layer(x, scale, size))
+        return x
+
+
+class ConvNet(nn.Module):
+    """CONVNET (baseline) of Table 3: eight convolution layers, two of them strided, and three fully connected ones.
+
+    A kernel of 4 with stride 2 and padding 1 and a kernel of 3 with padding 1 give the paper's sizes: in, in/2, in/4.
+
+    Args:
+        in_channels: channels of an image.
+        classes: number of logits.
+        in_size: (height, width) of an image in px; each a multiple of 4.
+
+    Source: arXiv 2006.11120, Table 3.
+    """
+
+    def __init__(self, in_channels: int = 3, classes: int = 10, *, in_size: tuple[int, int] = (32, 32)) -> None:
+        super().__init__()
+        _require_head_fits(in_size, classes)
+        self.in_channels, self.classes = in_channels, classes
+        self.in_size = (in_size[0], in_size[1])
+        self.config: dict[str, Any] = {"in_channels": in_channels, "classes": classes, "in_size": list(in_size)}
+        channels = [in_channels, *(out for out, _, _ in TABLE_3)]
+        self.layers = nn.ModuleList(
+            nn.Conv2d(channels[j], out, size, stride=stride, padding=1)
+            for j, (out, size, stride) in enumerate(TABLE_3)
+        )
+        self.head = _head(in_size, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits: [N, C, H, W] -> [N, classes]."""
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last convolution layer's map after its ReLU, [N, 64, H/4, W/4]."""
+        _require_images(x, self.in_channels, self.in_size)
+        for layer in self.layers:
+            x = relu(layer(x))
+        return x
+
+
+def _head(in_size: tuple[int, int], classes: int) -> nn.Sequential:
+    """FC 512, FC 512, FC classes."""
+    features = TABLE_3[-1][0] * (in_size[0] // 4) * (in_size[1] // 4)
+    return nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(features, FULLY_CONNECTED),
+        nn.ReLU(),
+        nn.Linear(FULLY_CONNECTED, FULLY_CONNECTED),
+        nn.ReLU(),
+        nn.Linear(FULLY_CONNECTED, classes),
+    )
+
+
+def _require_head_fits(in_size: tuple[int, int], classes: int) -> None:
+    multiple = TOTAL_SCALE.denominator
+    if len(in_size) != 2 or any(size < multiple or size % multiple for size in in_size):
+        raise CcnetError(f"in_size is (height, width), each a multiple of {multiple}; got {in_size}")
+    if classes < 1:
+        raise CcnetError(f"a network needs at least one class; got {classes}")
+
+
+def _require_images(x: Tensor, channels: int, in_size: tuple[int, int]) -> None:
+    if x.dim() != 4 or tuple(x.shape[1:]) != (channels, *in_size):
+        raise CcnetError(f"this network takes images [N, {channels}, {in_size[0]}, {in_size[1]}]; got {list(x.shape)}")

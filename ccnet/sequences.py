@@ -1,0 +1,257 @@
+"""Scale sequences: one scale a layer and axis, whose product is the network's total scale.
+
+Shapes follow Eq. 4 with the *cumulative* product, ceil(in * s_1 ... s_j), the last layer exact. A ceil of each layer's
+own input would give other sizes (Table 4, example 2, layer 4: 15 columns instead of 14).
+
+The sampler is A.2's: every free layer's scale is drawn around (1/4)^(1/7) and taken to the nearest rational with
+denominator at most 10; then one layer, chosen uniformly, takes up whatever the product still lacks. Axes are drawn
+independently. The paper's text says standard deviation 0.01; its own Table 4 cannot come from that and fits 0.05,
+which is our default (`SPREADS` names both).
+"""
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from ccnet.errors import SequenceError
+from ccnet.grid import Scale, exact_scale
+
+TOTAL_SCALE = Fraction(1, 4)
+FREE_LAYERS = 7  # the paper's first layer is fixed at 1/1; seven share the total
+SPREADS = {"table4": 0.05, "text": 0.01}  # standard deviation that Table 4 fits, and the one that A.2 states
+_TRIES = 10_000  # draws for one sequence, and for one more distinct sequence, before giving up
+
+Method = Literal["corrected", "conditioned"]
+
+
+@dataclass(frozen=True)
+class ScaleSequence:
+    """The scales of every layer of one pass, for both axes; immutable and hashable.
+
+    Attributes:
+        vertical: one exact scale a layer, the fixed first layer (1/1) included.
+        horizontal: the same for the other axis.
+
+    Example:
+        >>> seq = ScaleSequence.parse("1 1/2 1/2 x 1 1/4 1")
+        >>> seq.shapes((32, 32))
+        ((32, 32), (16, 8), (8, 8))
+    """
+
+    vertical: tuple[Fraction, ...]
+    horizontal: tuple[Fraction, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("vertical", "horizontal"):
+            scales = getattr(self, name)
+            if isinstance(scales, (str, int, float, Fraction)) or not len(scales):
+                raise SequenceError(f"{name} is a sequence of scales, one a layer; got {scales!r}")
+            object.__setattr__(self, name, tuple(_scale(s) for s in scales))
+        if len(self.vertical) != len(self.horizontal):
+            raise SequenceError(
+                f"both axes need one scale a layer; got {len(self.vertical)} vertical, {len(self.horizontal)} horizontal"
+            )
+
+    @property
+    def scales(self) -> tuple[tuple[Fraction, Fraction], ...]:
+        """(vertical, horizontal) of each layer."""
+        return tuple(zip(self.vertical, self.horizontal, strict=True))
+
+    @property
+    def total(self) -> tuple[Fraction, Fraction]:
+        """Product of the scales along each axis."""
+        return math.prod(self.vertical, start=Fraction(1)), math.prod(self.horizontal, start=Fraction(1))
+
+    def shapes(self, in_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """Output (height, width) in px of every layer.
+
+        Args:
+            in_size: (height, width) of the network's input in px.
+
+        Raises:
+            SequenceError: the last layer's exact size is not a whole number.
+
+        Source: arXiv 2006.11120, Eq. 4.
+        """
+        rows = _axis_sizes(self.vertical, in_size[0])
+        columns = _axis_sizes(self.horizontal, in_size[1])
+        return tuple(zip(rows, columns, strict=True))
+
+    def require_valid(
+        self, *, layers: int = FREE_LAYERS + 1, total: Fraction = TOTAL_SCALE, in_size: tuple[int, int] = (32, 32)
+    ) -> None:
+        """Check that a network with `layers` layers and this total scale can run the sequence.
+
+        Raises:
+            SequenceError: another number of layers, another product, or a map that shrinks below the last one.
+        """
+        if len(self.vertical) != layers:
+            raise SequenceError(f"the network has {layers} layers; the sequence has {len(self.vertical)} scales: {self}")
+        for name, scales, product in zip(
+            ("vertical", "horizontal"), (self.vertical, self.horizontal), self.total, strict=True
+        ):
+            if product != total:
+                listed = " ".join(str(s) for s in scales)
+                raise SequenceError(f"the {name} scales must multiply to exactly {total}; {listed} gives {product}")
+        sizes = self.shapes(in_size)
+        for j, (height, width) in enumerate(sizes):
+            if height < sizes[-1][0] or width < sizes[-1][1]:
+                raise SequenceError(
+                    f"layer {j + 1} would shrink the map to {height}x{width}, below the last map's "
+                    f"{sizes[-1][0]}x{sizes[-1][1]}; maps may not be smaller than the last: {self}"
+                )
+
+    def __str__(self) -> str:
+        """`"1 5/6 3/10 x 1 1/2 1/2"`: the vertical scales, an x, the horizontal ones; one list when they are equal."""
+        vertical = " ".join(str(s) for s in self.vertical)
+        if self.vertical == self.horizontal:
+            return vertical
+        return vertical + " x " + " ".join(str(s) for s in self.horizontal)
+
+    @staticmethod
+    def parse(text: str) -> "ScaleSequence":
+        """The inverse of `str`: fractions or decimals, separated by spaces or commas; " x " between the axes.
+
+        Raises:
+            SequenceError: the text is not of that form.
+        """
+        axes = text.split("x")
+        if len(axes) not in (1, 2):
+            raise SequenceError(f'a sequence reads "1 5/6 ... x 1 7/9 ..." with one x between the axes; got {text!r}')
+        try:
+            parsed = [tuple(Fraction(word) for word in axis.replace(",", " ").split()) for axis in axes]
+        except (ValueError, ZeroDivisionError):
+            raise SequenceError(f'a sequence reads "1 5/6 3/4 ..." (fractions or decimals); got {text!r}') from None
+        return ScaleSequence(parsed[0], parsed[-1])
+
+
+def sample_scale_sequences(
+    k: int,
+    *,
+    seed: int | None = None,
+    layers: int = FREE_LAYERS,
+    total: Scale = TOTAL_SCALE,
+    std: float = SPREADS["table4"],
+    max_denominator: int = 10,
+    min_scale: Scale = Fraction(1, 2),
+    max_scale: Scale = 1,
+    in_size: tuple[int, int] = (32, 32),
+    method: Method = "corrected",
+) -> list[ScaleSequence]:
+    """k distinct, valid scale sequences (A.2).
+
+    Args:
+        k: how many, at least 1.
+        seed: the same seed gives the same sequences, the first k of any larger draw; None draws a fresh seed.
+        layers: free layers; the fixed first layer (1/1) comes on top.
+        total: product of the scales along each axis.
+        std: standard deviation of a scale before rounding.
+        max_denominator: largest denominator of a drawn scale.
+        min_scale, max_scale: range of every scale, the corrected one included; sequences outside are drawn again.
+        in_size: (height, width) of the network's input in px, for the maps' sizes.
+        method: "corrected" as in A.2. ("conditioned" is reserved for a sampler without a corrected layer.)
+
+    Returns:
+        k different sequences, each with a product of exactly `total`, every scale in [min_scale, max_scale] and no
+        map smaller than the last.
+
+    Raises:
+        SequenceError: an argument out of range, or no valid sequence found in 10,000 tries.
+
+    Source: arXiv 2006.11120, A.2.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise SequenceError(f"k is a whole number of sequences, at least 1; got {k!r}")
+    if method != "corrected":
+        raise SequenceError(f'method is "corrected" (A.2); got {method!r}')
+    sampler = _AxisSampler(layers, _scale(total), std, max_denominator, _scale(min_scale), _scale(max_scale))
+    rng = random.Random(seed)
+    drawn: dict[ScaleSequence, None] = {}
+    repeats = 0
+    while len(drawn) < k:
+        sequence = ScaleSequence(sampler.draw(rng, in_size[0]), sampler.draw(rng, in_size[1]))
+        repeats = repeats + 1 if sequence in drawn else 0
+        if repeats > _TRIES:
+            raise SequenceError(
+                f"found only {len(drawn)} distinct sequences with std={std}, max_denominator={max_denominator}; "
+                f"asked for {k}. Ask for fewer or widen the distribution"
+            )
+        drawn[sequence] = None
+    return list(drawn)
+
+
+@dataclass(frozen=True)
+class _AxisSampler:
+    """Draws one axis of a sequence; the arguments of `sample_scale_sequences`."""
+
+    layers: int
+    total: Fraction
+    std: float
+    max_denominator: int
+    min_scale: Fraction
+    max_scale: Fraction
+
+    def __post_init__(self) -> None:
+        if self.layers < 1:
+            raise SequenceError(f"a network needs at least one free layer; got {self.layers}")
+        if not (math.isfinite(self.std) and self.std >= 0):
+            raise SequenceError(f"std is a finite number, at least 0; got {self.std}")
+        if self.max_denominator < 1:
+            raise SequenceError(f"max_denominator is at least 1; got {self.max_denominator}")
+        if not self.min_scale**self.layers <= self.total <= self.max_scale**self.layers:
+            raise SequenceError(
+                f"{self.layers} scales in [{self.min_scale}, {self.max_scale}] cannot multiply to {self.total}"
+            )
+
+    def draw(self, rng: random.Random, in_size: int) -> tuple[Fraction, ...]:
+        """The scales of all layers along an axis of `in_size` px, the fixed first one included."""
+        for _ in range(_TRIES):
+            scales = self._propose(rng)
+            if scales is not None and self._keeps_size(scales, in_size):
+                return (Fraction(1), *scales)
+        raise SequenceError(
+            f"no valid sequence in {_TRIES} tries: {self.layers} scales around "
+            f"{float(self.total) ** (1 / self.layers):.3f} with std {self.std}, each in "
+            f"[{self.min_scale}, {self.max_scale}], product {self.total}. Widen the range or change std"
+        )
+
+    def _propose(self, rng: random.Random) -> list[Fraction] | None:
+        """A.2 literally: draw, round, correct one layer; None when a scale is out of range."""
+        mean = float(self.total) ** (1 / self.layers)
+        scales = [Fraction(rng.gauss(mean, self.std)).limit_denominator(self.max_denominator) for _ in range(self.layers)]
+        corrected = rng.randrange(self.layers)
+        others = math.prod((s for j, s in enumerate(scales) if j != corrected), start=Fraction(1))
+        if others <= 0:
+            return None
+        scales[corrected] = self.total / others
+        return scales if all(self.min_scale <= s <= self.max_scale for s in scales) else None
+
+    def _keeps_size(self, scales: Sequence[Fraction], in_size: int) -> bool:
+        """Whether every map is at least as large as the last."""
+        sizes = _axis_sizes(scales, in_size)
+        return all(size >= sizes[-1] for size in sizes)
+
+
+def _axis_sizes(scales: Sequence[Fraction], in_size: int) -> list[int]:
+    """Eq. 4 along one axis: ceil of the cumulative product, the last one exact."""
+    sizes = []
+    size = Fraction(in_size)
+    for scale in scales:
+        size *= scale
+        sizes.append(math.ceil(size))
+    if size.denominator != 1:
+        raise SequenceError(
+            f"an input of {in_size} px scaled by {size / in_size} gives {size} px; the last layer needs a whole number, "
+            f"so the input size must be a multiple of {(size / in_size).denominator}"
+        )
+    return sizes
+
+
+def _scale(value: Scale) -> Fraction:
+    try:
+        return exact_scale(value)
+    except ValueError as error:
+        raise SequenceError(str(error)) from None
