@@ -56,8 +56,8 @@ format: $(STAMP) ## format and mend what can be mended by itself
 bench: $(STAMP) ## the benchmarks (BENCH_ARGS=)
 	$(BIN)/ccnet bench $(BENCH_ARGS)
 
-docker-smoke: ## build the image, bring the compose file up, drive it over HTTP, take it down
-	"$(PYTHON)" deploy/smoke.py
+docker-smoke: $(STAMP) ## build the image, bring the compose file up, drive it over HTTP, take it down
+	$(BIN)/python deploy/smoke.py
 
 lock: $(STAMP) ## solve requirements.lock again for pyproject.toml, keeping the versions that still fit
 	$(BIN)/pip-compile --quiet --all-extras --strip-extras --allow-unsafe --no-emit-index-url --no-emit-find-links \
@@ -65,6 +65,7 @@ lock: $(STAMP) ## solve requirements.lock again for pyproject.toml, keeping the 
 	@sed -i -e 's/+cpu//' -e '1i # Every version that is tested. Made by `make lock` from pyproject.toml; edit that, not this.\n# No hashes and no "+cpu": the same lock takes the CPU build of torch or the CUDA one, which pins its own libraries.' requirements.lock
 
 wheels: $(STAMP) ## fill deploy/wheels, from which the image is then built without a network
+	rm -f deploy/wheels/*.whl
 	$(BIN)/python deploy/requirements.py service > deploy/wheels/requirements.txt
 	$(BIN)/python -m pip wheel --quiet $(PIP_ARGS) --wheel-dir deploy/wheels --constraint requirements.lock \
 		--requirement deploy/wheels/requirements.txt
