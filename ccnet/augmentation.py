@@ -1,0 +1,106 @@
+"""Batches for training: order, crops and flips of a data set held in memory, each a function of (seed, step).
+
+Every draw comes from a generator of its own, seeded by what it is for and when. So nothing has to be remembered
+between steps, and a resumed run sees the very batches that an uninterrupted one does.
+"""
+
+import hashlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ccnet.data import ImageDataset
+from ccnet.errors import DataError
+from ccnet.preprocessing import Preprocessing
+from ccnet.recipes import TrainingConfig
+
+
+def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
+    """A 63-bit seed for one draw, far from those of all others: the same on every machine and version of Python."""
+    digest = hashlib.blake2b(f"{seed}/{purpose}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
+    """A CPU generator seeded by `derived_seed`."""
+    return torch.Generator().manual_seed(derived_seed(seed, purpose, index))
+
+
+class TrainingBatches:
+    """Augmented batches of one data set.
+
+    Args:
+        dataset: the training images.
+        preprocessing: gives the input size, the mean and the std.
+        config: gives batch size, crop padding, flips and seed.
+        device: where the images are kept and the batches made.
+    """
+
+    def __init__(
+        self, dataset: ImageDataset, preprocessing: Preprocessing, config: TrainingConfig, device: torch.device
+    ) -> None:
+        if len(dataset) < config.batch_size:
+            raise DataError(f"{len(dataset)} training images fill no batch of {config.batch_size}; give more or ask for less")
+        if dataset.channels != preprocessing.channels:
+            raise DataError(f"images of {dataset.channels} channel(s), preprocessing for {preprocessing.channels}")
+        self._config = config
+        self._input_size = preprocessing.input_size
+        self._images = _padded(dataset, preprocessing.input_size, config.crop_padding).to(device)
+        self._labels = torch.from_numpy(dataset.labels).to(device)
+        self._mean = torch.tensor(preprocessing.mean, device=device).view(1, -1, 1, 1) * 255
+        self._std = torch.tensor(preprocessing.std, device=device).view(1, -1, 1, 1) * 255
+        self.steps_per_epoch = len(dataset) // config.batch_size
+        self._first_flips = torch.rand(len(dataset), generator=generator(config.seed, "flip")) < 0.5
+        self._order_epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of step `step`, counted from 0 over all epochs.
+
+        Returns:
+            (images float32 [N, C, H, W], labels int64 [N]).
+        """
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._order_epoch:
+            self._order = torch.randperm(len(self._labels), generator=generator(self._config.seed, "order", epoch))
+            self._order_epoch = epoch
+        size = self._config.batch_size
+        chosen = self._order[position * size : (position + 1) * size]
+        offsets = torch.randint(
+            0, 2 * self._config.crop_padding + 1, (2, size), generator=generator(self._config.seed, "crop", step)
+        )
+        return self._cut(chosen, offsets, self._flips(chosen, epoch, step))
+
+    def _flips(self, chosen: Tensor, epoch: int, step: int) -> Tensor:
+        """bool [N]: which images of the batch are mirrored."""
+        if self._config.flip == "none":
+            return torch.zeros(len(chosen), dtype=torch.bool)
+        if self._config.flip == "random":
+            return torch.rand(len(chosen), generator=generator(self._config.seed, "flip", step)) < 0.5
+        # Alternating: two epochs in a row show every image once each way round (airbench's derandomised flip).
+        return self._first_flips[chosen] ^ bool(epoch % 2)
+
+    def _cut(self, chosen: Tensor, offsets: Tensor, flips: Tensor) -> tuple[Tensor, Tensor]:
+        """Crop, mirror and normalise in one gather: a mirrored crop reads its columns from right to left."""
+        height, width = self._input_size
+        rows = offsets[0, :, None] + torch.arange(height)  # [N, H]
+        columns = torch.arange(width).expand(len(chosen), width)
+        columns = offsets[1, :, None] + torch.where(flips[:, None], width - 1 - columns, columns)  # [N, W]
+        device = self._images.device
+        chosen, rows, columns = chosen.to(device), rows.to(device), columns.to(device)
+        channels = torch.arange(self._images.shape[1], device=device)[None, :, None, None]
+        pixels = self._images[chosen[:, None, None, None], channels, rows[:, None, :, None], columns[:, None, None, :]]
+        return (pixels.float() - self._mean) / self._std, self._labels[chosen]
+
+
+def _padded(dataset: ImageDataset, input_size: tuple[int, int], crop_padding: int) -> Tensor:
+    """uint8 [N, C, H + 2 p, W + 2 p]: every image centred in the input size, with p px of black around that."""
+    height, width = dataset.image_size
+    missing = (input_size[0] - height, input_size[1] - width)
+    if min(missing) < 0:
+        raise DataError(f"images of {dataset.image_size} are larger than the input of {input_size}")
+    top, left = missing[0] // 2, missing[1] // 2
+    padding = (left, missing[1] - left, top, missing[0] - top)
+    images = torch.from_numpy(dataset.images).permute(0, 3, 1, 2)
+    return F.pad(images, tuple(side + crop_padding for side in padding)).contiguous()
