@@ -1,10 +1,11 @@
-"""Batches for training: order, crops and flips of a data set held in memory, each a function of (seed, step).
+"""What every training step sees: order, crops, flips and scale sequences, each a function of (seed, step).
 
 Every draw comes from a generator of its own, seeded by what it is for and when. So nothing has to be remembered
 between steps, and a resumed run sees the very batches that an uninterrupted one does.
 """
 
 import hashlib
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from ccnet.data import ImageDataset
 from ccnet.errors import DataError
 from ccnet.preprocessing import Preprocessing
 from ccnet.recipes import TrainingConfig
+from ccnet.sequences import ScaleSequence, sample_scale_sequences
 
 
 def derived_seed(seed: int, purpose: str, index: int = 0) -> int:
@@ -41,7 +43,9 @@ class TrainingBatches:
         self, dataset: ImageDataset, preprocessing: Preprocessing, config: TrainingConfig, device: torch.device
     ) -> None:
         if len(dataset) < config.batch_size:
-            raise DataError(f"{len(dataset)} training images fill no batch of {config.batch_size}; give more or ask for less")
+            raise DataError(
+                f"{len(dataset)} training images fill no batch of {config.batch_size}; give more or ask for less"
+            )
         if dataset.channels != preprocessing.channels:
             raise DataError(f"images of {dataset.channels} channel(s), preprocessing for {preprocessing.channels}")
         self._config = config
@@ -92,6 +96,35 @@ class TrainingBatches:
         channels = torch.arange(self._images.shape[1], device=device)[None, :, None, None]
         pixels = self._images[chosen[:, None, None, None], channels, rows[:, None, :, None], columns[:, None, None, :]]
         return (pixels.float() - self._mean) / self._std, self._labels[chosen]
+
+
+class TrainingSequences:
+    """Scale augmentation (A.2): the scale sequence of every step, a function of (seed, step).
+
+    Args:
+        config: gives std and method of the sampler, pool size and seed.
+        in_size: (height, width) of the network's input, px.
+    """
+
+    def __init__(self, config: TrainingConfig, in_size: tuple[int, int]) -> None:
+        self._config, self._in_size = config, in_size
+        self._pool = self._draw(config.pool_size, "pool", 0) if config.pool_size else []
+
+    def at(self, step: int) -> ScaleSequence:
+        """The sequence of step `step`: a fresh one, or one of the pool."""
+        if self._pool:
+            return self._pool[derived_seed(self._config.seed, "sequence", step) % len(self._pool)]
+        return self._draw(1, "sequence", step)[0]
+
+    def fixed(self) -> ScaleSequence:
+        """The sequence that every epoch is measured with."""
+        return self._draw(1, "fixed sequence", 0)[0]
+
+    def _draw(self, count: int, purpose: str, step: int) -> list[ScaleSequence]:
+        config = self._config
+        seed = derived_seed(config.seed, purpose, step)
+        method: Any = config.sequence_method
+        return sample_scale_sequences(count, seed=seed, std=config.sequence_std, method=method, in_size=self._in_size)
 
 
 def _padded(dataset: ImageDataset, input_size: tuple[int, int], crop_padding: int) -> Tensor:

@@ -1,11 +1,12 @@
 """Checkpoints: a trained network as a folder that says what it is, and that no pickle ever touches.
 
     model.safetensors   weights, float16 unless asked otherwise
-    config.json         architecture, labels, preprocessing, scale distribution, training, data, metrics, versions, commit
+    config.json         architecture, labels, preprocessing, scale distribution, training, data, metrics, versions,
+                        commit
     README.md           the model card, made from config.json
 
-Saving is atomic: whatever moment the process dies at, the folder is the old one or the new one. Loading checks the
-config, then every tensor's name, shape and values against the network that the config describes, before anything is computed.
+Saving is atomic: whatever moment the process dies at, the folder is the old one or the new one. Loading
+checks the config, then every tensor's name, shape and values against the network that the config describes.
 """
 
 import json
@@ -93,8 +94,8 @@ def save_checkpoint(
         dtype: of the weights in the file, "float16" or "float32".
 
     Raises:
-        CheckpointError: another class of model, an unknown dtype, values that are not JSON, or a weight that is not finite
-            in that dtype.
+        CheckpointError: another class of model, an unknown dtype, values that are not JSON, or a weight that is
+            not finite in that dtype.
     """
     folder = Path(folder)
     architecture = type(model).__name__
@@ -176,9 +177,7 @@ def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> C
     weights = _read_weights(folder / WEIGHTS_FILE, model.state_dict())
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(False).eval().to(device)
-    return Checkpoint(
-        config["name"], model, tuple(config["labels"]), config, preprocessing, torch.device(device)
-    )  # fmt: skip
+    return Checkpoint(config["name"], model, tuple(config["labels"]), config, preprocessing, torch.device(device))
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
@@ -205,7 +204,8 @@ def read_config(folder: Path | str) -> dict[str, Any]:
             raise CheckpointError(f"{path}: {key!r} is {config[key]!r}, which is no {kind.__name__}")
     if (config["format"], config["format_version"]) != (FORMAT, FORMAT_VERSION):
         raise CheckpointError(
-            f"{path} is {config['format']} version {config['format_version']}; this program reads {FORMAT} {FORMAT_VERSION}"
+            f"{path} is {config['format']} version {config['format_version']}; "
+            f"this program reads {FORMAT} version {FORMAT_VERSION}"
         )
     if not config["labels"] or not all(isinstance(label, str) for label in config["labels"]):
         raise CheckpointError(f"{path}: 'labels' must be a list of names, at least one; it is {config['labels']!r}")
@@ -218,8 +218,8 @@ def _check_files(folder: Path) -> None:
         pickles += sorted(path for path in folder.iterdir() if path.suffix in _PICKLE_SUFFIXES)
     if pickles:
         raise CheckpointError(
-            f"{pickles[0]} is a pickle, which can run any code when it is opened, so pickles are never loaded. Convert one "
-            f"that you made yourself: model.load_state_dict(torch.load(file, weights_only=True)), then "
+            f"{pickles[0]} is a pickle, which can run any code when it is opened, so pickles are never loaded. Convert "
+            "one that you made yourself: model.load_state_dict(torch.load(file, weights_only=True)), then "
             "ccnet.save_checkpoint(model, folder, ...)"
         )
     if not folder.is_dir():
@@ -240,7 +240,9 @@ def _build(architecture: dict[str, Any], folder: Path) -> nn.Module:
         raise CheckpointError(f"{folder / CONFIG_FILE}: 'kwargs' of the architecture is {kwargs!r}, which is no object")
     numbers = [number for value in kwargs.values() for number in _as_list(value) if isinstance(number, int)]
     if max(numbers, default=0) > _MAX_DIMENSION:
-        raise CheckpointError(f"{folder / CONFIG_FILE}: {kwargs!r} has a number above {_MAX_DIMENSION:,}, the largest allowed")
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: {kwargs!r} has a number above {_MAX_DIMENSION:,}, the largest allowed"
+        )
     try:
         # The random weights that a constructor draws must not move the random numbers of the caller.
         with torch.random.fork_rng(devices=[]):
@@ -281,7 +283,9 @@ def _check_shapes(path: Path, found: dict[str, list[int]], expected: dict[str, l
         raise CheckpointError(f"{path} has a tensor {unexpected[0]} that the network has not ({len(unexpected)} such)")
     for name, shape in expected.items():
         if found[name] != shape:
-            raise CheckpointError(f"{path}: tensor {name} has shape {found[name]}; the network of its config needs {shape}")
+            raise CheckpointError(
+                f"{path}: tensor {name} has shape {found[name]}; the network of its config needs {shape}"
+            )
 
 
 def _check_finite(weights: dict[str, Tensor], where: str) -> None:

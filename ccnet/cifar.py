@@ -1,12 +1,12 @@
 """CIFAR-10 from its standard Python archive, without ever running what a pickle asks for.
 
-The archive holds six pickles (five for training, one for test) made by Python 2 with protocol 2. Each is a dict with
-bytes keys: b"data" uint8 [10000, 3072] (a row is one image, red plane, green plane, blue plane, each 32 x 32 row by row)
-and b"labels", a list of 10,000 numbers.
+The archive holds six pickles (five for training, one for test) made by Python 2 with protocol 2. Each is a dict
+with bytes keys: b"data" uint8 [10000, 3072] (a row is one image: red plane, green plane, blue plane, each 32 x 32 row
+by row) and b"labels", a list of 10,000 numbers.
 
-A pickle names the callables that it wants called. `_NumbersOnly` knows the four names that such a file needs and answers each with
-an inert stand-in that only *records* what it is given; the array is then made here, from the recorded bytes, once shape
-and type have been checked. Any other name is refused, so no file can reach code of numpy or anything else.
+A pickle names the callables that it wants called. `_NumbersOnly` knows the few names that such a file needs and answers
+each with an inert stand-in that only *records* what it is given; the array is then made here, from the recorded bytes,
+once shape and type have been checked. Any other name is refused, so no file can reach code of numpy or anything else.
 """
 
 import io
@@ -14,7 +14,7 @@ import pickle
 import tarfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,7 +93,9 @@ def _read_archive(archive: Path, split: str) -> dict[str, bytes]:
                     continue
                 content = members.extractfile(member) if member.isfile() else None
                 if content is None or member.size > _MAX_BATCH_BYTES:
-                    raise DataError(f"{member.name} of {archive} is no regular file of at most {_MAX_BATCH_BYTES:,} bytes")
+                    raise DataError(
+                        f"{member.name} of {archive} is no regular file of at most {_MAX_BATCH_BYTES:,} bytes"
+                    )
                 files[name] = content.read()
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise DataError(f"{archive} is damaged or cut short ({error}): {_HELP}") from error
@@ -137,7 +139,7 @@ def _encode(text: object, encoding: object) -> bytes:
 class _NumbersOnly(pickle.Unpickler):
     """Builds dicts, lists, numbers, text and recorded arrays; refuses every other name."""
 
-    _stand_ins: dict[tuple[str, str], Any] = {
+    _stand_ins: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy._core.multiarray", "_reconstruct"): _reconstruct,  # its name since numpy 2
         ("numpy", "ndarray"): _PickledArray,
@@ -181,4 +183,6 @@ def _checked_data(recorded: object, where: str) -> NDArray[np.uint8]:
             is_bytes = code in (b"u1", "u1", b"B", "B", b"uint8", "uint8") and not is_fortran
             if is_bytes and columns == _ROW and 1 <= rows <= _MAX_BATCH_IMAGES and len(raw) == rows * _ROW:
                 return np.frombuffer(raw, dtype=np.uint8).reshape(rows, _ROW)
-    raise DataError(f"{where}: b'data' must be uint8 [n, {_ROW}], n from 1 to {_MAX_BATCH_IMAGES:,}, in C order: {_HELP}")
+    raise DataError(
+        f"{where}: b'data' must be uint8 [n, {_ROW}], n from 1 to {_MAX_BATCH_IMAGES:,}, in C order: {_HELP}"
+    )

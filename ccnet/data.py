@@ -1,7 +1,7 @@
 """Image data sets from the files in which they are distributed, parsed here and checked to the last byte.
 
-    fashion-mnist          idx files of Debian's package `dataset-fashion-mnist`, 60,000 + 10,000 grey images of 28 x 28
-    cifar-10               `cifar-10-python.tar.gz`, or the folder `cifar-10-batches-py` inside it, 50,000 + 10,000 of 32 x 32
+    fashion-mnist          idx files of Debian's package `dataset-fashion-mnist`: 60,000 + 10,000 grey images of 28 x 28
+    cifar-10               `cifar-10-python.tar.gz`, or the folder inside it: 50,000 + 10,000 RGB images of 32 x 32
     fashion-mnist-sample   a few hundred of the test images as one npz file, for tests that need real pictures
 
 Nothing is downloaded, and no file can run code: idx and npz are plain numbers, and the pickles of CIFAR-10 are read by
@@ -13,17 +13,15 @@ import gzip
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ccnet.cifar import CIFAR_10_CLASSES, read_cifar_10
 from ccnet.errors import DataError
-
-Split = Literal["train", "test"]
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
@@ -95,9 +93,7 @@ class ImageDataset:
         """The first `count` images (all of them where there are fewer)."""
         if count < 1:
             raise DataError(f"asked for the first {count} images of {self.name}; at least 1 is needed")
-        return ImageDataset(
-            self.name, self.split, self.images[:count], self.labels[:count], self.classes, self.source
-        )  # fmt: skip
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
 
 
 def load_dataset(name: str, split: str, data_dir: Path | str | None = None) -> ImageDataset:
@@ -164,13 +160,13 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
         DataError: wrong magic number, too few or too many bytes, damaged gzip, or more than 1 GiB.
     """
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as stream:
+        with open(path, "rb") as file, gzip.open(file) if path.suffix == ".gz" else file as stream:
             return _parse_idx(stream, path, dimensions)
     except (EOFError, zlib.error, OSError) as error:
         raise DataError(f"{path} is damaged or cut short ({error}): {_FASHION_MNIST_HELP}") from error
 
 
-def _parse_idx(stream: IO[bytes], path: Path, dimensions: int) -> NDArray[np.uint8]:
+def _parse_idx(stream: BinaryIO | gzip.GzipFile, path: Path, dimensions: int) -> NDArray[np.uint8]:
     header = stream.read(4 + 4 * dimensions)
     magic = bytes((0, 0, _IDX_UNSIGNED_BYTE, dimensions))
     if header[:4] != magic:
@@ -188,7 +184,9 @@ def _parse_idx(stream: IO[bytes], path: Path, dimensions: int) -> NDArray[np.uin
     payload = stream.read(expected + 1)
     if len(payload) != expected:
         found = f"{len(payload):,}" if len(payload) < expected else "more"
-        raise DataError(f"{path} announces {expected:,} bytes for {list(shape)} and holds {found}: {_FASHION_MNIST_HELP}")
+        raise DataError(
+            f"{path} announces {expected:,} bytes for {list(shape)} and holds {found}: {_FASHION_MNIST_HELP}"
+        )
     return np.frombuffer(payload, dtype=np.uint8).reshape(shape).copy()
 
 

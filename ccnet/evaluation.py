@@ -1,4 +1,4 @@
-"""Accuracy of a checkpoint on a data set: one scale sequence, ensembles of several, and how much both depend on the draw.
+"""Accuracy of a checkpoint on a data set: one scale sequence, ensembles of several, and how both depend on the draw.
 
 The logits of every sequence of a pool are computed once; every number below is made from them.
 
@@ -18,28 +18,26 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ccnet import checkpoint as checkpoints
 from ccnet import provenance
 from ccnet.augmentation import derived_seed
-from ccnet.checkpoint import Checkpoint
+from ccnet.checkpoint import Checkpoint, write_metrics
 from ccnet.data import ImageDataset
 from ccnet.errors import CcnetError
 from ccnet.preprocessing import Preprocessing
 from ccnet.progress import ProgressReport
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
 
-write_metrics = checkpoints.write_metrics
+__all__ = ["evaluate", "member_logits", "takes_sequence", "write_metrics"]
 
 
 def takes_sequence(model: nn.Module) -> bool:
-    """Whether the network's forward pass takes a scale sequence beside the images (`CCNet` does, `ConvNet` does not)."""
+    """Whether the network's forward pass takes a scale sequence beside the images: `CCNet` does, `ConvNet` does not."""
     return "sequence" in inspect.signature(model.forward).parameters
 
 
@@ -69,12 +67,13 @@ def evaluate(
         seed: of the sequences and subsets.
         batch_size: images a pass.
         limit: only the first `limit` images, None for all.
-        sampler: options of `sample_scale_sequences`; None takes std and method from the checkpoint's scale distribution.
+        sampler: options of `sample_scale_sequences`; None takes std and method from the checkpoint.
         progress: show progress on stderr.
 
     Returns:
-        JSON-able: `n`, `accuracy`, `nll` (one sequence, the mean over draws) and for a `CCNet` `accuracy_std`, `ensembles` (one
-        row a size, with mean, std, raw numbers and members) and `sequences`; protocol, hardware, versions, commit, date, seconds.
+        JSON-able: `n`, `accuracy`, `nll` (one sequence, the mean over draws) and for a `CCNet` `accuracy_std`,
+        `ensembles` (one row a size, with mean, std, raw numbers and members) and `sequences`; and how it was measured:
+        `method`, `seed`, `hardware`, `versions`, `git_commit`, `date`, `seconds`.
 
     Raises:
         CcnetError: a size, draw, limit or batch size below 1, a pool that is too small, or a data set of other classes.
@@ -186,8 +185,9 @@ def _ensembles(
         "accuracy_std": alone["accuracy_std"],
         "nll": alone["nll_mean"],
         "method": (
-            f"Mean ± std over {draws} draws from a pool of {len(sequences)} sampled scale sequences: one sequence is each of the "
-            f"first {draws} alone, k sequences are {draws} different random subsets of the pool, logits averaged."
+            f"Mean ± std over {draws} draws from a pool of {len(sequences)} sampled scale sequences: one sequence is "
+            f"each of the first {draws} alone, k sequences are up to {draws} different random subsets of the pool with "
+            "their logits averaged."
         ),
         "ensembles": rows,
         "sequences": [str(sequence) for sequence in sequences],

@@ -1,8 +1,8 @@
 """Files and folders that are either the old ones or the new ones, whatever moment the process dies at.
 
-A file is written beside its target, flushed to the disk and renamed over it. A folder is prepared beside its target and then
-*exchanged* with it in one system call, where the system has one (Linux: `renameat2`); elsewhere the old folder is renamed
-aside first, which leaves an instant in which neither stands.
+A file is written beside its target, flushed to the disk and renamed over it. A folder is prepared beside its target and
+then *exchanged* with it in one system call, where the system has one (Linux: `renameat2`); elsewhere the old folder is
+renamed aside first, which leaves an instant in which neither stands.
 """
 
 import ctypes

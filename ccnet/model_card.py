@@ -68,9 +68,11 @@ def _training(config: dict[str, Any]) -> str:
         lines.append(f"- data: {data['dataset']}, {data['train_images']:,} images")
     if training := config.get("training"):
         recipe = training["config"]
-        lines.append(f"- recipe `{recipe['recipe']}`: {training['epochs_done']} of {recipe['epochs']} epochs, ")
-        lines[-1] += f"{training['steps']:,} steps of {recipe['batch_size']} images, {training['seconds'] / 60:.0f} min "
-        lines[-1] += f"on {training['hardware']}"
+        lines.append(
+            f"- recipe `{recipe['recipe']}`: {training['epochs_done']} of {recipe['epochs']} epochs, "
+            f"{training['steps']:,} steps of {recipe['batch_size']} images, "
+            f"{training['seconds'] / 60:.0f} min on {training['hardware']}"
+        )
         lines.append(f"- seed {recipe['seed']}, {recipe['optimizer']}, learning rate {recipe['learning_rate']}")
     if scales := config.get("scale_distribution"):
         pool = "a fresh one a batch" if not scales["pool_size"] else f"from a pool of {scales['pool_size']}"

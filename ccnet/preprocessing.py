@@ -1,10 +1,11 @@
 """From pictures of any size to what a network takes: grey or RGB, resized, padded, normalised.
 
-    uint8 [N, H, W, C]  ->  channels  ->  content size  ->  zero padding  ->  / 255  ->  (x - mean) / std  ->  float32 [N, C, H', W']
+    uint8 [N, H, W, C] -> grey or RGB -> content size -> zero padding -> (x / 255 - mean) / std -> float [N, C, H', W']
 
 A network is trained on pictures whose *content* (28 x 28 for Fashion-MNIST) lies on black inside its *input*
 (32 x 32). A picture that already has either size is taken pixel for pixel, so that a test image posted as a file gives
-the very numbers that the evaluation saw. Any other size is resized with antialiasing until its longer side fits the content.
+the very numbers that the evaluation saw. Any other size is resized with antialiasing until its longer side fits the
+content.
 """
 
 from collections.abc import Sequence

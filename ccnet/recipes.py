@@ -1,5 +1,7 @@
 """Training recipes: every number that decides what a run produces, and the learning rate at every step.
 
+There are two presets.
+
     fast    AdamW, one cycle (linear warm-up over 15% of the steps, cosine to zero), label smoothing, averaged weights,
             crops of 2 px, flips that alternate from epoch to epoch. The default.
     paper   A.2: Adam with weight decay 5e-4 in the gradient, batches of 64, crops of 4 px, random flips, 400 epochs;
@@ -42,7 +44,8 @@ class TrainingConfig:
         weight_decay: of every parameter.
         label_smoothing: share of the target that is spread over all classes, [0, 1).
         gradient_clip: largest norm of the whole gradient, 0 for no limit.
-        ema_decay: of the average of the weights that is evaluated and saved, 0 for none; it warms up as (1 + t) / (10 + t).
+        ema_decay: of the average of the weights, which is what is evaluated and saved; it warms up as
+            (1 + t) / (10 + t). 0 for none.
         crop_padding: px of black on every side from which a crop of the input size is cut.
         flip: "alternating" (a random half, the other half next epoch), "random" or "none".
         sequence_std: standard deviation of the scale sampler (A.2 prints 0.01; its own Table 4 fits 0.05).

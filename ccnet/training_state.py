@@ -1,7 +1,7 @@
 """The state of a training run on disk: one safetensors file, complete or absent, that no pickle ever touches.
 
-Tensors are named `model.*`, `average.*` and `optimizer.<parameter>.<quantity>`; all else (step, config, history) is JSON
-in the header of the same file, so that one rename replaces the whole state.
+Tensors are named `model.*`, `average.*` and `optimizer.<parameter>.<quantity>`; all else (step, config, history) is
+JSON in the header of the same file, so that one rename replaces the whole state.
 """
 
 import json
