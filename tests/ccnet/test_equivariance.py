@@ -149,23 +149,39 @@ def test_quarter_pixel_shifts_of_a_smooth_net_are_undone_well_and_get_worse_for_
 # ---------------------------------------------------------------- what is reported
 
 
-def test_the_row_is_what_its_pairs_say_one_by_one() -> None:
-    net, batch = CircularNet(stride=2), images(4)
-    result = shift_similarity(net, batch, 3, samples=10, total_scale=Fraction(1, 2), cut=1, seed=9)
+class CornerNet(CircularNet):
+    """Its label is read at one corner of the map, so that it does change when the image moves."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x)[:, :, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("border", "fill", "cubic_a", "outside", "cosine"),
+    [
+        ("zero", 0.0, -0.5, "edge", "flatten"),
+        ("reflect", 0.0, -0.75, "zero", "flatten"),
+        ("zero", 0.7, -0.5, "edge", "position"),
+    ],
+)
+def test_the_row_is_what_its_pairs_say_one_by_one(border, fill, cubic_a, outside, cosine) -> None:
+    net, batch = CornerNet(stride=2), images(4, size=10)
+    choices: Choices = {"border": border, "fill": fill, "cubic_a": cubic_a, "outside": outside, "cosine": cosine}
+    choices |= {"cut": 1, "total_scale": Fraction(1, 2)}
+    result = shift_similarity(net, batch, 3, samples=10, seed=9, **choices)
     values, same = [], []
-    for p, (dy, dx) in enumerate(draw_shifts(10, 3, seed=9).tolist()):
-        image = batch[p % 4][None]
-        moved = shift_images_literal(image, torch.tensor([dy]), torch.tensor([dx]), "zero", 0.0)
-        back = shift_map_back_literal(
-            net.features(moved).detach(), torch.tensor([dy / 2]), torch.tensor([dx / 2]), -0.5, "edge"
-        )
-        values.append(cosine_after_cut(net.features(image), back, cut=1).item())
-        same.append(bool(net(image).argmax() == net(moved).argmax()))
-    exactly = pytest.approx
-    assert result.cosine_mean == exactly(sum(values) / 10, abs=1e-12)
-    assert result.cosine_std == exactly(torch.tensor(values, dtype=torch.float64).std(correction=0).item(), abs=1e-12)
+    with torch.no_grad():
+        for p, (dy, dx) in enumerate(draw_shifts(10, 3, seed=9)[:, :, None]):
+            image = batch[p % 4][None]
+            moved = shift_images_literal(image, dy, dx, border, fill)
+            back = shift_map_back_literal(net.features(moved), dy / 2, dx / 2, cubic_a, outside)
+            values.append(cosine_after_cut(net.features(image), back, cut=1, per=cosine).item())
+            same.append(bool(net(image).argmax() == net(moved).argmax()))
+    assert result.cosine_mean == pytest.approx(sum(values) / 10, abs=1e-12)
+    assert result.cosine_std == pytest.approx(torch.tensor(values, dtype=torch.float64).std(correction=0).item())
+    assert 0 < sum(same) < 10
     assert result.consistency == sum(same) / 10
-    assert result.per_image == exactly([sum(values[i::4]) / len(values[i::4]) for i in range(4)], abs=1e-12)
+    assert result.per_image == pytest.approx([sum(values[i::4]) / len(values[i::4]) for i in range(4)], abs=1e-12)
     assert result.samples == 10
     assert result.skipped == 0
     assert result.max_shift == 3
