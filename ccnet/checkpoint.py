@@ -30,7 +30,8 @@ from ccnet.preprocessing import Picture, Preprocessing
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 FORMAT, FORMAT_VERSION = "ccnet-checkpoint", 1
-ARCHITECTURES: dict[str, type[nn.Module]] = {"CCNet": CCNet, "ConvNet": ConvNet}
+Network = CCNet | ConvNet
+ARCHITECTURES: dict[str, type[CCNet] | type[ConvNet]] = {"CCNet": CCNet, "ConvNet": ConvNet}
 
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
@@ -55,7 +56,7 @@ class Checkpoint:
     """
 
     name: str
-    model: nn.Module
+    model: Network
     labels: tuple[str, ...]
     config: dict[str, Any]
     preprocessing: Preprocessing
@@ -94,15 +95,19 @@ def save_checkpoint(
         dtype: of the weights in the file, "float16" or "float32".
 
     Raises:
-        CheckpointError: another class of model, an unknown dtype, values that are not JSON, or a weight that is
-            not finite in that dtype.
+        CheckpointError: another class of model, another number of labels, an unknown dtype, values that are not JSON,
+            or a weight that is not finite in that dtype.
     """
     folder = Path(folder)
     architecture = type(model).__name__
-    if ARCHITECTURES.get(architecture) is not type(model):
+    if not isinstance(model, Network) or architecture not in ARCHITECTURES:
         raise CheckpointError(f"cannot save a {architecture}; known architectures are {', '.join(ARCHITECTURES)}")
+    if folder.exists() and not folder.is_dir():
+        raise CheckpointError(f"{folder} is a file; a checkpoint is a folder")
     if dtype not in _DTYPES:
         raise CheckpointError(f"cannot save weights as {dtype!r}; allowed are {', '.join(_DTYPES)}")
+    if len(labels) != model.config["classes"]:
+        raise CheckpointError(f"{len(labels)} labels for a network of {model.config['classes']} classes")
     weights = {key: tensor.detach().cpu().to(_DTYPES[dtype]).contiguous() for key, tensor in model.state_dict().items()}
     _check_finite(weights, f"the model to be saved, as {dtype},")
     config = {
@@ -174,6 +179,10 @@ def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> C
     except CcnetError as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: {error}") from error
     model = _build(config["architecture"], folder)
+    if len(config["labels"]) != model.config["classes"]:
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE}: {len(config['labels'])} labels for a network of {model.config['classes']} classes"
+        )
     weights = _read_weights(folder / WEIGHTS_FILE, model.state_dict())
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(False).eval().to(device)
@@ -229,7 +238,7 @@ def _check_files(folder: Path) -> None:
             raise CheckpointError(f"{folder} has no {name}; a checkpoint needs {CONFIG_FILE} and {WEIGHTS_FILE}")
 
 
-def _build(architecture: dict[str, Any], folder: Path) -> nn.Module:
+def _build(architecture: dict[str, Any], folder: Path) -> Network:
     """The network that the config describes, with weights that `load_checkpoint` replaces."""
     name, kwargs = architecture.get("name"), architecture.get("kwargs")
     if not isinstance(name, str) or name not in ARCHITECTURES:

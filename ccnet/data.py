@@ -202,7 +202,7 @@ def _load_sample(split: str, data_dir: Path | None) -> ImageDataset:
         raise DataError(f"the sample is read from the folder that holds {SAMPLE_FILE}: give it with --data-dir")
     path = data_dir / SAMPLE_FILE if data_dir.is_dir() else data_dir
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels, classes = arrays["images"], arrays["labels"], arrays["classes"]
     except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise DataError(

@@ -6,6 +6,7 @@ renamed aside first, which leaves an instant in which neither stands.
 """
 
 import ctypes
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,16 +19,12 @@ _RENAME_EXCHANGE = 2
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace or create the file `path` with `content`, complete and on the disk when this returns."""
+    _remove_leftovers(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-    replace_file(temporary, path)
-
-
-def replace_file(temporary: Path, path: Path) -> None:
-    """Rename a finished file, flushed by its writer, over `path`, and make the rename itself last."""
     os.replace(temporary, path)
     _flush(path.parent)
 
@@ -72,12 +69,16 @@ def _exchange(first: Path, second: Path) -> bool:
     return bool(renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0)
 
 
-def _remove_leftovers(folder: Path) -> None:
+def _remove_leftovers(target: Path) -> None:
     """Temporary siblings of writers that died; those of living processes are left alone."""
-    for path in folder.parent.glob(f".{folder.name}.*.tmp"):
-        pid = path.name.removeprefix(f".{folder.name}.").split(".")[0]
-        if pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*.tmp"):
+        pid = path.name.removeprefix(f".{target.name}.").split(".")[0]
+        if not pid.isdigit() or (int(pid) != os.getpid() and _is_alive(int(pid))):
+            continue
+        if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccnet.data import ImageDataset
 from ccnet.errors import CcnetError
 
 Picture = Tensor | NDArray[np.uint8]
@@ -59,17 +58,23 @@ class Preprocessing:
             raise CcnetError(f"means must be finite and stds above zero; given {self.mean} and {self.std}")
 
     @classmethod
-    def for_dataset(cls, dataset: ImageDataset, input_size: tuple[int, int] = (32, 32)) -> "Preprocessing":
-        """Zero mean and unit variance (A.2) over the padded images of `dataset`, exactly, from its histogram."""
-        count = len(dataset) * input_size[0] * input_size[1]
+    def for_images(cls, images: NDArray[np.uint8], input_size: tuple[int, int] = (32, 32)) -> "Preprocessing":
+        """Zero mean and unit variance (A.2) over the padded training images, exactly, from their histogram.
+
+        Args:
+            images: uint8 [N, H, W, C], all training images.
+            input_size: (height, width) of the network's input, px.
+        """
+        count, height, width, channels = images.shape
+        pixels = count * input_size[0] * input_size[1]
         levels = np.arange(256) / 255
         means, stds = [], []
-        for channel in range(dataset.channels):
-            histogram = np.bincount(dataset.images[..., channel].ravel(), minlength=256)
-            mean = float(histogram @ levels) / count  # the padding adds zeros to the count alone
+        for channel in range(channels):
+            histogram = np.bincount(images[..., channel].ravel(), minlength=256)
+            mean = float(histogram @ levels) / pixels  # the padding adds zeros to the count alone
             means.append(mean)
-            stds.append(float(np.sqrt(histogram @ levels**2 / count - mean**2)))
-        return cls(dataset.channels, dataset.image_size, input_size, tuple(means), tuple(stds))
+            stds.append(float(np.sqrt(histogram @ levels**2 / pixels - mean**2)))
+        return cls(channels, (height, width), input_size, tuple(means), tuple(stds))
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":

@@ -50,7 +50,7 @@ class TrainingRun:
         self.config, self.out_dir = config, out_dir
         self.train_data, self.test_data = train_data, test_data
         self.device = device_named(config.device)
-        self.preprocessing = Preprocessing.for_dataset(train_data)
+        self.preprocessing = Preprocessing.for_images(train_data.images)
         self.model = _new_model(config, train_data, self.preprocessing).to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval() if config.ema_decay else None
         self.optimizer = _new_optimizer(config, self.model)
