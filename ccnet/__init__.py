@@ -4,6 +4,8 @@ An implementation of "From Discrete to Continuous Convolution Layers" (arXiv 200
 """
 
 from ccnet.backends import available_backends
+from ccnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ccnet.ensemble import EnsembleOutput, ScaleEnsemble
 from ccnet.errors import CcnetError, CheckpointError, DataError, SequenceError
 from ccnet.grid import projected_grid
 from ccnet.internal_net import InternalNet
@@ -17,14 +19,19 @@ __all__ = [
     "CCConv2d",
     "CCNet",
     "CcnetError",
+    "Checkpoint",
     "CheckpointError",
     "ConvNet",
     "DataError",
+    "EnsembleOutput",
     "InternalNet",
+    "ScaleEnsemble",
     "ScaleSequence",
     "SequenceError",
     "available_backends",
     "cc_conv2d",
+    "load_checkpoint",
     "projected_grid",
     "sample_scale_sequences",
+    "save_checkpoint",
 ]

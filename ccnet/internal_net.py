@@ -13,6 +13,7 @@ rest, so that the weights do vary with the coordinate from the first step on.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class InternalNet(nn.Module):
         self.kernel_input = kernel_input
         taps = kernel_size[0] * kernel_size[1] if kernel_input == "offset" else 1
         widths = (2, *hidden)
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.last = nn.Linear(hidden[-1], out_channels * in_channels * taps)
         self.reset_parameters()
 

@@ -51,7 +51,8 @@ def cc_conv2d(
     out_height, out_width = (None, None) if out_size is None else int_pair("out_size", out_size)
     vertical = AxisGrid.make(x.shape[2], out_height, scale_h, kernel_height)
     horizontal = AxisGrid.make(x.shape[3], out_width, scale_w, kernel_width)
-    out = apply(x, kernel, vertical, horizontal, kernel_input)
+    checked = _checked(kernel, kernel_input, (x.shape[1], kernel_height, kernel_width))
+    out = apply(x, checked, vertical, horizontal, kernel_input)
     return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
 
 
@@ -134,6 +135,23 @@ class CCConv2d(nn.Module):
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
             f"kernel_input={self.kernel_input!r}, bias={self.bias is not None}, backend={self.backend!r}"
         )
+
+
+def _checked(kernel: Kernel, kernel_input: KernelInput, sizes: tuple[int, int, int]) -> Kernel:
+    """The kernel, with a clear error when it returns weights of another shape than the layer's."""
+    in_channels, kernel_height, kernel_width = sizes
+    taps = () if kernel_input == "distance" else (kernel_height, kernel_width)
+
+    def evaluate(points: Tensor) -> Tensor:
+        weights = kernel(points)
+        expected = f"[{len(points)}, C_out, {', '.join(str(n) for n in (in_channels, *taps))}]"
+        if weights.dim() < 3 or (weights.shape[0], *weights.shape[2:]) != (len(points), in_channels, *taps):
+            raise CcnetError(
+                f"the kernel must map points {list(points.shape)} to {expected}; got {list(weights.shape)}"
+            )
+        return weights
+
+    return evaluate
 
 
 def int_pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:

@@ -45,7 +45,7 @@ class CCNet(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        _require_head_fits(in_size, classes)
+        _require_possible(in_channels, in_size, classes)
         self.in_channels, self.classes = in_channels, classes
         self.in_size = (in_size[0], in_size[1])
         self.config: dict[str, Any] = {
@@ -99,14 +99,13 @@ class ConvNet(nn.Module):
 
     def __init__(self, in_channels: int = 3, classes: int = 10, *, in_size: tuple[int, int] = (32, 32)) -> None:
         super().__init__()
-        _require_head_fits(in_size, classes)
+        _require_possible(in_channels, in_size, classes)
         self.in_channels, self.classes = in_channels, classes
         self.in_size = (in_size[0], in_size[1])
         self.config: dict[str, Any] = {"in_channels": in_channels, "classes": classes, "in_size": list(in_size)}
         channels = [in_channels, *(out for out, _, _ in TABLE_3)]
         self.layers = nn.ModuleList(
-            nn.Conv2d(channels[j], out, size, stride=stride, padding=1)
-            for j, (out, size, stride) in enumerate(TABLE_3)
+            nn.Conv2d(channels[j], out, size, stride=stride, padding=1) for j, (out, size, stride) in enumerate(TABLE_3)
         )
         self.head = _head(in_size, classes)
 
@@ -136,12 +135,14 @@ def _head(in_size: tuple[int, int], classes: int) -> nn.Sequential:
     )
 
 
-def _require_head_fits(in_size: tuple[int, int], classes: int) -> None:
+def _require_possible(in_channels: int, in_size: tuple[int, int], classes: int) -> None:
     multiple = TOTAL_SCALE.denominator
     if len(in_size) != 2 or any(size < multiple or size % multiple for size in in_size):
         raise CcnetError(f"in_size is (height, width), each a multiple of {multiple}; got {in_size}")
-    if classes < 1:
-        raise CcnetError(f"a network needs at least one class; got {classes}")
+    if in_channels < 1 or classes < 1:
+        raise CcnetError(
+            f"a network needs at least one channel and class; got {in_channels} channels, {classes} classes"
+        )
 
 
 def _require_images(x: Tensor, channels: int, in_size: tuple[int, int]) -> None:

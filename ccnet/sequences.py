@@ -52,7 +52,8 @@ class ScaleSequence:
             object.__setattr__(self, name, tuple(_scale(s) for s in scales))
         if len(self.vertical) != len(self.horizontal):
             raise SequenceError(
-                f"both axes need one scale a layer; got {len(self.vertical)} vertical, {len(self.horizontal)} horizontal"
+                f"both axes need one scale a layer; got {len(self.vertical)} vertical and {len(self.horizontal)} "
+                "horizontal ones"
             )
 
     @property
@@ -89,7 +90,9 @@ class ScaleSequence:
             SequenceError: another number of layers, another product, or a map that shrinks below the last one.
         """
         if len(self.vertical) != layers:
-            raise SequenceError(f"the network has {layers} layers; the sequence has {len(self.vertical)} scales: {self}")
+            raise SequenceError(
+                f"the network has {layers} layers; the sequence has {len(self.vertical)} scales: {self}"
+            )
         for name, scales, product in zip(
             ("vertical", "horizontal"), (self.vertical, self.horizontal), self.total, strict=True
         ):
@@ -221,7 +224,9 @@ class _AxisSampler:
     def _propose(self, rng: random.Random) -> list[Fraction] | None:
         """A.2 literally: draw, round, correct one layer; None when a scale is out of range."""
         mean = float(self.total) ** (1 / self.layers)
-        scales = [Fraction(rng.gauss(mean, self.std)).limit_denominator(self.max_denominator) for _ in range(self.layers)]
+        scales = [
+            Fraction(rng.gauss(mean, self.std)).limit_denominator(self.max_denominator) for _ in range(self.layers)
+        ]
         corrected = rng.randrange(self.layers)
         others = math.prod((s for j, s in enumerate(scales) if j != corrected), start=Fraction(1))
         if others <= 0:
@@ -244,8 +249,8 @@ def _axis_sizes(scales: Sequence[Fraction], in_size: int) -> list[int]:
         sizes.append(math.ceil(size))
     if size.denominator != 1:
         raise SequenceError(
-            f"an input of {in_size} px scaled by {size / in_size} gives {size} px; the last layer needs a whole number, "
-            f"so the input size must be a multiple of {(size / in_size).denominator}"
+            f"an input of {in_size} px scaled by {size / in_size} gives {size} px; the last layer needs a whole "
+            f"number, so the input size must be a multiple of {(size / in_size).denominator}"
         )
     return sizes
 

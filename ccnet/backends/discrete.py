@@ -39,8 +39,7 @@ def apply_weights(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: Ax
     if path == "convolution":
         return _convolution(x, weights[0, 0], vertical, horizontal)
     if path == "rows":
-        out: Tensor = RowProducts.apply(x, weights, vertical, horizontal)
-        return out
+        return _rows(x, weights, vertical, horizontal)
     return _gather(x, weights, vertical, horizontal)
 
 
@@ -65,6 +64,12 @@ def _convolution(x: Tensor, weight: Tensor, vertical: AxisGrid, horizontal: Axis
     return torch.nn.functional.conv2d(padded, weight, stride=(vertical.step, horizontal.step))
 
 
+def _rows(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
+    """Batched matrix products in place; see `ccnet.backends.row_products`."""
+    out: Tensor = RowProducts.apply(x, weights, vertical, horizontal)
+    return out
+
+
 def _gather(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
     """All neighbours side by side, then one batch of matrix products, one a phase.
 
@@ -81,9 +86,10 @@ def _gather(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid
     column_of = torch.tensor(columns, device=x.device).view(1, 1, rounds_w, phases_w, 1, horizontal.kernel_size)
     pixel = (row_of * width + column_of).permute(1, 3, 0, 2, 4, 5)  # [P_h, P_w, rounds_h, rounds_w, K_h, K_w]
     neighbours = padded.index_select(1, pixel.flatten())  # [N, P_h P_w rounds K_h K_w, C_in]
-    neighbours = neighbours.view(images, phases_h * phases_w, rounds_h * rounds_w, -1)  # last: K_h K_w C_in
+    window = vertical.kernel_size * horizontal.kernel_size * in_channels
+    neighbours = neighbours.view(images, phases_h * phases_w, rounds_h * rounds_w, window)
     neighbours = neighbours.transpose(0, 1).flatten(1, 2)  # [P, N rounds, K_h K_w C_in]
-    filters = weights.permute(0, 1, 4, 5, 3, 2).reshape(phases_h * phases_w, -1, out_channels)
+    filters = weights.permute(0, 1, 4, 5, 3, 2).reshape(phases_h * phases_w, window, out_channels)
     out = torch.bmm(neighbours, filters)  # [P, N rounds, C_out]
     out = out.view(phases_h, phases_w, images, rounds_h, rounds_w, out_channels).permute(2, 5, 3, 0, 4, 1)
     out = out.reshape(images, out_channels, rounds_h * phases_h, rounds_w * phases_w)

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid
 from ccnet.types import Kernel, KernelInput
 
@@ -22,9 +21,6 @@ def phase_weights(
     Returns:
         [P_h, P_w, C_out, C_in, K_h, K_w]; filter [a, b] serves the output pixels (a + i P_h, b + j P_w).
 
-    Raises:
-        CcnetError: the kernel returns another shape than `kernel_input` asks for.
-
     Source: arXiv 2006.11120, Sec. 5.
     """
     phases = (vertical.period, horizontal.period)
@@ -32,24 +28,15 @@ def phase_weights(
     if kernel_input == "distance":
         rows = [float(d) for a in range(phases[0]) for d in vertical.distances(a)]  # P_h K_h
         columns = [float(d) for b in range(phases[1]) for d in horizontal.distances(b)]  # P_w K_w
-        weights = _evaluate(kernel, rows, columns, like, trailing=0)
+        weights = kernel(_points(rows, columns, like))
         weights = weights.unflatten(0, (phases[0], taps[0], phases[1], taps[1]))
         return weights.permute(0, 2, 4, 5, 1, 3)
     rows = [float(o) for o in vertical.offsets]
     columns = [float(o) for o in horizontal.offsets]
-    weights = _evaluate(kernel, rows, columns, like, trailing=2)
-    if weights.shape[3:] != taps:
-        raise CcnetError(f"the kernel must return taps {taps} in its last two axes; it returned {tuple(weights.shape)}")
-    return weights.unflatten(0, phases)
+    return kernel(_points(rows, columns, like)).unflatten(0, phases)
 
 
-def _evaluate(kernel: Kernel, rows: list[float], columns: list[float], like: Tensor, trailing: int) -> Tensor:
-    """The kernel at every (row, column) coordinate pair, rows first."""
-    points = torch.cartesian_prod(
-        torch.tensor(rows, dtype=torch.float64), torch.tensor(columns, dtype=torch.float64)
-    ).to(device=like.device, dtype=like.dtype)
-    weights = kernel(points)
-    if weights.dim() != 3 + trailing or weights.shape[0] != points.shape[0]:
-        form = "[M, C_out, C_in]" if trailing == 0 else "[M, C_out, C_in, K_h, K_w]"
-        raise CcnetError(f"the kernel must map {points.shape[0]} points to {form}; it returned {tuple(weights.shape)}")
-    return weights
+def _points(rows: list[float], columns: list[float], like: Tensor) -> Tensor:
+    """Every (row, column) coordinate pair, rows first, [M, 2]."""
+    axes = [torch.tensor(axis, dtype=torch.float64) for axis in (rows, columns)]
+    return torch.cartesian_prod(*axes).to(device=like.device, dtype=like.dtype)

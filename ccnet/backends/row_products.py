@@ -27,6 +27,7 @@ class RowProducts(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
+        """y, with its images innermost in memory."""
         pixels = x.permute(2, 3, 1, 0).contiguous()  # [H, W, C_in, N]
         filters = weights.permute(0, 1, 4, 2, 5, 3).contiguous()  # [P_h, P_w, K_h, C_out, K_w, C_in]
         ctx.save_for_backward(pixels, filters)
@@ -49,6 +50,7 @@ class RowProducts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        """(dL/dx, dL/dweights) from dL/dy; the column windows are built again rather than kept."""
         pixels, filters = ctx.saved_tensors
         vertical, horizontal = ctx.vertical, ctx.horizontal
         grad_out = grads[0].permute(2, 3, 1, 0).contiguous()  # [H', W', C_out, N]
@@ -98,7 +100,10 @@ def _weight_gradient(
 
 
 def _multiply(a: Tensor, b: Tensor, out: Tensor, *, add: bool) -> None:
-    """out = a @ b, or out += a @ b: batches of matrices. (`baddbmm_` copies `out` onto itself first, `bmm` does not.)"""
+    """out = a @ b, or out += a @ b: batches of matrices.
+
+    `bmm` writes without reading, while `baddbmm_` copies `out` onto itself even at beta = 0.
+    """
     if add:
         out.baddbmm_(a, b)
     else:

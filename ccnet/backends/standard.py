@@ -32,7 +32,7 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
 
 
 def projected_grid(vertical: AxisGrid, horizontal: AxisGrid, *, like: Tensor) -> Tensor:
-    """Block 1: where every output pixel falls in its window of neighbours, g_n minus the window's centre, [2, H', W']."""
+    """Block 1: where every output pixel falls in its window, g_n minus the window's centre, [2, H', W']."""
     axes = [
         torch.tensor([float(axis.offsets[n % axis.period]) for n in range(axis.out_size)], dtype=torch.float64)
         for axis in (vertical, horizontal)
@@ -57,7 +57,7 @@ def extract_neighbours(padded: Tensor, vertical: AxisGrid, horizontal: AxisGrid)
 def calculate_weights(
     kernel: Kernel, g: Tensor, vertical: AxisGrid, horizontal: AxisGrid, kernel_input: KernelInput
 ) -> Tensor:
-    """Block 3: W of shape [1, C_out, C_in, K, H', W'], from distances D [K, 2, H', W'] or from the offsets alone (A.1)."""
+    """Block 3: W [1, C_out, C_in, K, H', W'], from distances D [K, 2, H', W'] or from the offsets alone (A.1)."""
     out_size = g.shape[1:]
     if kernel_input == "offset":
         weights = kernel(g.permute(1, 2, 0).reshape(-1, 2))  # [H' W', C_out, C_in, K_h, K_w]

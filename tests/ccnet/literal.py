@@ -1,4 +1,4 @@
-"""Eq. 1 as loops over n and m in float64: the oracle that every backend is held against. No code shared with `ccnet`."""
+"""Eq. 1 as loops over n and m in float64: the oracle of every backend. Shares no code with `ccnet`."""
 
 import itertools
 import math

@@ -1,0 +1,108 @@
+"""The networks of Table 3."""
+
+import pytest
+import torch
+
+from ccnet import CCConv2d, CCNet, CcnetError, ConvNet, ScaleSequence, SequenceError, sample_scale_sequences
+
+
+def test_parameter_counts_are_the_papers():
+    assert sum(p.numel() for p in CCNet(3).parameters()) == 6_595_882
+    assert sum(p.numel() for p in CCNet(3, kernel_input="distance").parameters()) == 2_770_474
+    assert sum(p.numel() for p in ConvNet(3).parameters()) == 2_614_570
+
+
+def test_layers_are_those_of_table_3():
+    cc = [(layer.out_channels, layer.kernel_size[0]) for layer in CCNet(3).layers]
+    conv = [(layer.out_channels, layer.kernel_size[0], layer.stride[0]) for layer in ConvNet(3).layers]
+    assert cc == [(c, k) for c, k, _ in conv]
+    assert conv == [(32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 4, 2)]
+
+
+@pytest.mark.parametrize(("channels", "classes", "size"), [(3, 10, (32, 32)), (1, 7, (28, 40))])
+def test_maps_and_logits_have_the_stated_shapes(channels, classes, size):
+    x = torch.rand(2, channels, *size)
+    (sequence,) = sample_scale_sequences(1, seed=0, in_size=size)
+    cc, conv = CCNet(channels, classes, in_size=size), ConvNet(channels, classes, in_size=size)
+    for features, logits in ((cc.features(x, sequence), cc(x, sequence)), (conv.features(x), conv(x))):
+        assert features.shape == (2, 64, size[0] // 4, size[1] // 4)
+        assert (features >= 0).all()
+        assert logits.shape == (2, classes)
+
+
+def test_every_map_has_the_size_that_the_sequence_says():
+    (sequence,) = sample_scale_sequences(1, seed=3)
+    model, sizes = CCNet(1), []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda _layer, _inputs, out: sizes.append(tuple(out.shape[2:])))
+    model(torch.rand(1, 1, 32, 32), sequence)
+    assert tuple(sizes) == sequence.shapes((32, 32))
+
+
+def test_logits_do_not_depend_on_the_rest_of_the_batch():
+    torch.manual_seed(0)
+    model, x = CCNet(1).eval(), torch.rand(33, 1, 32, 32)
+    (sequence,) = sample_scale_sequences(1, seed=0)
+    with torch.inference_mode():
+        together = model(x, sequence)
+        alone = torch.cat([model(x[:1], sequence), model(x[1:5], sequence), model(x[5:], sequence)])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+
+
+def test_backends_give_the_same_logits():
+    torch.manual_seed(0)
+    model, x = CCNet(1).double(), torch.rand(2, 1, 32, 32, dtype=torch.float64)
+    (sequence,) = sample_scale_sequences(1, seed=0)
+    logits = []
+    for backend in ("standard", "chunked", "discrete"):
+        for layer in model.layers:
+            assert isinstance(layer, CCConv2d)
+            layer.backend = backend
+        logits.append(model(x, sequence).detach())
+    torch.testing.assert_close(logits[0], logits[1], rtol=0, atol=1e-10)
+    torch.testing.assert_close(logits[0], logits[2], rtol=0, atol=1e-10)
+
+
+def test_one_step_of_training_lowers_the_loss():
+    torch.manual_seed(0)
+    model = CCNet(1)
+    x, y = torch.rand(32, 1, 32, 32), torch.arange(32) % 10
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    losses = []
+    for sequence in sample_scale_sequences(6, seed=0):
+        loss = torch.nn.functional.cross_entropy(model(x, sequence), y)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_config_rebuilds_the_network():
+    model = CCNet(1, 7, in_size=(28, 28), kernel_input="distance", hidden=(8,))
+    again = CCNet(**model.config)
+    again.load_state_dict(model.state_dict())
+    assert again.config == model.config
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 1, 28, 28), (1, 32, 32)])
+def test_images_of_another_shape_are_refused(shape):
+    (sequence,) = sample_scale_sequences(1, seed=0)
+    for call in (lambda x: CCNet(1)(x, sequence), ConvNet(1)):
+        with pytest.raises(CcnetError, match=r"takes images \[N, 1, 32, 32\]"):
+            call(torch.zeros(shape))
+
+
+def test_a_sequence_for_another_network_is_refused():
+    with pytest.raises(SequenceError, match="8 layers"):
+        CCNet(1)(torch.zeros(1, 1, 32, 32), ScaleSequence.parse("1 1/4"))
+    with pytest.raises(SequenceError, match="ScaleSequence"):
+        CCNet(1)(torch.zeros(1, 1, 32, 32), "1 1/4")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arguments", [{"in_size": (30, 32)}, {"in_size": (0, 32)}, {"classes": 0}, {"in_channels": 0}])
+def test_a_network_that_cannot_be_is_refused(arguments):
+    for network in (CCNet, ConvNet):
+        with pytest.raises(CcnetError):
+            network(**arguments)

@@ -1,0 +1,136 @@
+"""Scale sequences: Table 4, Eq. 4, the sampler of A.2 and what makes a sequence valid."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccnet import ScaleSequence, SequenceError, sample_scale_sequences
+
+TABLE_4 = {
+    "example 1": (
+        "1 5/6 5/6 8/9 189/250 6/7 5/6 3/4 x 1 7/9 4/5 5/6 3/4 6/7 7/8 6/7",
+        ((32, 32), (27, 25), (23, 20), (20, 17), (15, 13), (13, 11), (11, 10), (8, 8)),
+    ),
+    "example 2": (
+        "1 75/98 4/5 4/5 7/8 5/6 7/9 9/10 x 1 7/8 2/3 3/4 5/6 5/6 864/875 5/6",
+        ((32, 32), (25, 28), (20, 19), (16, 14), (14, 12), (12, 10), (9, 10), (8, 8)),
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "sizes"), TABLE_4.values(), ids=TABLE_4.keys())
+def test_table_4_has_the_papers_sizes(text, sizes):
+    sequence = ScaleSequence.parse(text)
+    sequence.require_valid()
+    assert sequence.total == (Fraction(1, 4), Fraction(1, 4))
+    assert sequence.shapes((32, 32)) == sizes
+
+
+def test_sizes_follow_the_cumulative_product_and_not_a_ceil_a_layer():
+    sequence = ScaleSequence.parse(TABLE_4["example 2"][0])
+    width, layer_by_layer = 32, []
+    for scale in sequence.horizontal:
+        width = math.ceil(width * scale)
+        layer_by_layer.append(width)
+    assert layer_by_layer[3] == 15  # 19 * 3/4 = 14.25
+    assert sequence.shapes((32, 32))[3][1] == 14
+
+
+@given(seed=st.integers(0, 2**32), k=st.integers(1, 5))
+def test_sampled_sequences_are_valid_and_distinct(seed, k):
+    sequences = sample_scale_sequences(k, seed=seed)
+    assert len(set(sequences)) == k
+    for sequence in sequences:
+        sequence.require_valid()
+        for axis in (sequence.vertical, sequence.horizontal):
+            assert axis[0] == 1
+            assert math.prod(axis) == Fraction(1, 4)
+            assert all(Fraction(1, 2) <= s <= 1 for s in axis[1:])
+            assert sum(s.denominator > 10 for s in axis) <= 1  # only the corrected layer
+
+
+@given(seed=st.integers(0, 2**32))
+def test_text_form_round_trips(seed):
+    (sequence,) = sample_scale_sequences(1, seed=seed)
+    assert ScaleSequence.parse(str(sequence)) == sequence
+
+
+def test_the_same_seed_gives_the_same_sequences_and_smaller_draws_are_prefixes():
+    assert sample_scale_sequences(3, seed=5) == sample_scale_sequences(8, seed=5)[:3]
+    assert sample_scale_sequences(3, seed=5) != sample_scale_sequences(3, seed=6)
+    assert sample_scale_sequences(3) != sample_scale_sequences(3)
+
+
+def test_drawn_scales_have_the_mean_and_spread_that_table_4_shows():
+    sequences = sample_scale_sequences(400, seed=0)
+    scales = np.array([float(s) for q in sequences for axis in (q.vertical, q.horizontal) for s in axis[1:]])
+    assert scales.mean() == pytest.approx(0.25 ** (1 / 7), abs=0.01)
+    assert 0.04 < scales.std() < 0.08
+
+
+def test_axes_are_drawn_independently_and_any_layer_may_be_corrected():
+    sequences = sample_scale_sequences(300, seed=1)
+    assert all(q.vertical != q.horizontal for q in sequences)
+    corrected = [
+        {j for j, s in enumerate(axis) if s.denominator > 10} for q in sequences for axis in (q.vertical, q.horizontal)
+    ]
+    assert set().union(*corrected) == set(range(1, 8))
+
+
+def test_the_texts_spread_of_a_hundredth_is_available():
+    sequences = sample_scale_sequences(20, seed=0, std=0.01)
+    drawn = {s for q in sequences for s in q.vertical if s.denominator <= 10 and s != 1}
+    assert drawn <= {Fraction(4, 5), Fraction(5, 6), Fraction(6, 7), Fraction(7, 9)}
+
+
+def test_other_sizes_layers_and_totals():
+    (sequence,) = sample_scale_sequences(1, seed=0, layers=3, total=Fraction(1, 2), in_size=(28, 30))
+    sequence.require_valid(layers=4, total=Fraction(1, 2), in_size=(28, 30))
+    assert sequence.shapes((28, 30))[-1] == (14, 15)
+
+
+BAD_SEQUENCES = {
+    "wrong length": ("1 1/2 1/2", "8 layers; the sequence has 3"),
+    "wrong product": ("1 " + "4/5 " * 7, "exactly 1/4"),
+    "empties a map": ("1 1/10 5/2 1 1 1 1 1", "shrink"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), BAD_SEQUENCES.values(), ids=BAD_SEQUENCES.keys())
+def test_a_sequence_that_the_network_cannot_run_is_refused(text, says):
+    with pytest.raises(SequenceError, match=says):
+        ScaleSequence.parse(text).require_valid()
+
+
+@pytest.mark.parametrize("text", ["", "a b", "1 1/0", "1 x 1 x 1", "1 1/2 x 1", "1 -1/2", "1 0", "nan 1"])
+def test_text_that_is_no_sequence_is_refused(text):
+    with pytest.raises(SequenceError):
+        ScaleSequence.parse(text)
+
+
+def test_an_input_that_cannot_be_quartered_is_refused():
+    with pytest.raises(SequenceError, match="multiple of 4"):
+        ScaleSequence.parse(TABLE_4["example 1"][0]).shapes((30, 32))
+
+
+BAD_DRAWS = {
+    "no members": {"k": 0},
+    "negative": {"k": -3},
+    "text": {"k": "4"},
+    "unreachable total": {"k": 1, "total": Fraction(1, 1000)},
+    "negative spread": {"k": 1, "std": -0.1},
+    "nan spread": {"k": 1, "std": float("nan")},
+    "spread so small that there is one sequence": {"k": 1000, "std": 0.0, "layers": 1, "min_scale": Fraction(1, 8)},
+    "unknown method": {"k": 1, "method": "best"},
+    "no layers": {"k": 1, "layers": 0},
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_DRAWS.values(), ids=BAD_DRAWS.keys())
+def test_a_draw_that_cannot_be_made_is_refused(arguments):
+    with pytest.raises(SequenceError):
+        sample_scale_sequences(**{"seed": 0, **arguments})
