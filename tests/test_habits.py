@@ -1,8 +1,11 @@
 """The repository keeps its word: documents that run, links that lead somewhere, one version, nothing unfinished."""
 
+import ast
 import doctest
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -175,6 +178,33 @@ def test_the_lock_pins_every_direct_dependency_and_names_no_place():
     assert "+" not in pinned["torch"], "a local version such as +cpu cannot be had from an index"
     assert "://" not in lock
     assert not re.search(r"^\s*-", lock, re.MULTILINE), "options such as --find-links belong to the machine"
+
+
+def imported_distributions(package: str) -> set[str]:
+    """What the files of a package import from elsewhere, under the names that pip knows."""
+    providers = packages_distributions()
+    modules: set[str] = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                modules |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                modules.add(node.module.partition(".")[0])
+    foreign = modules - sys.stdlib_module_names - {"ccnet", "service"}
+    return {providers.get(module, [module])[0].lower().replace("_", "-") for module in foreign}
+
+
+@pytest.mark.parametrize(("package", "extras"), [("ccnet", ["figures"]), ("service", ["service"])])
+def test_what_a_package_imports_is_declared(package, extras):
+    project = pyproject()["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    declared = {re.split(r"[^\w-]", line)[0] for line in lines} | {
+        "starlette",
+        "pydantic-core",
+    }  # fastapi's, pydantic's
+    imported = imported_distributions(package)
+    assert "torch" in imported
+    assert imported <= declared
 
 
 def test_every_target_of_the_makefile_is_explained_by_help():
