@@ -104,7 +104,7 @@ def evaluate(
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a network in training keeps nothing that autograd could not use later
 def member_logits(
     network: nn.Module,
     preprocessing: Preprocessing,
@@ -119,7 +119,9 @@ def member_logits(
     passes: list[tuple[ScaleSequence, ...]] = [(sequence,) for sequence in sequences] or [()]
     total = len(dataset) * len(passes)
     members = []
+    was_training = network.training
     with ProgressReport(f"evaluating {dataset.name}", total, enabled=progress, stream=sys.stderr) as report:
+        network.eval()
         # Sequence by sequence, so that weights which a network keeps for a sequence serve all its batches.
         for arguments in passes:
             batches = []
@@ -128,6 +130,7 @@ def member_logits(
                 batches.append(network(x, *arguments).float().cpu())
                 report.advance(len(x))
             members.append(torch.cat(batches))
+    network.train(was_training)
     return torch.stack(members)
 
 
