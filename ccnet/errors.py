@@ -3,7 +3,10 @@
     CcnetError(ValueError)
     ├── SequenceError      a scale sequence that is not valid for the network it is meant for
     ├── CheckpointError    a checkpoint folder that is incomplete, damaged or of another network
-    └── DataError          a data set that is missing, cut short or of another format
+    ├── DataError          a data set that is missing, cut short or of another format
+    └── PictureError       a picture that cannot be decoded
+        ├── PictureFormatError   not a PNG, JPEG or WebP
+        └── PictureSizeError     more pixels than allowed
 
 Every message says what was given, what is allowed and how to mend it.
 """
@@ -23,3 +26,15 @@ class CheckpointError(CcnetError):
 
 class DataError(CcnetError):
     """A data set that is missing, incomplete or not in the format it should be in."""
+
+
+class PictureError(CcnetError):
+    """A picture that cannot be decoded."""
+
+
+class PictureFormatError(PictureError):
+    """A picture in none of the formats that are taken."""
+
+
+class PictureSizeError(PictureError):
+    """A picture with more pixels than allowed."""
