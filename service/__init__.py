@@ -1,0 +1,19 @@
+"""The HTTP service: classifies images with ensembles of scale sequences and probes shift-equivariance.
+
+Rooms, in the order in which a request passes them:
+
+    server      the process: signals, the order of stopping, the exit status
+    app         puts the parts together: `create_app(settings)`, start and stop
+    middleware  request id, access log, request histogram, the last net under errors
+    uploads     bytes of a request -> encoded images (three forms, limits)
+    images      encoded image -> uint8 pixels (limits, every mode as a viewer shows it)
+    intake      the two before, and the model's own preparation, on worker threads
+    engine      models, what a batch does on the inference thread
+    batcher     admission by cost in passes, grouping, containment of failures, draining
+    answers     logits -> labels, probabilities, agreement
+    schemas     the shapes of options and answers
+
+`served` makes models of checkpoints and `probes` work of equivariance requests; `routes` has one file for each thing
+that the service does. `settings`, `errors`, `problems`, `metrics`, `logs`, `workers`, `waiting`, `auth` and `context`
+serve all of them.
+"""
