@@ -1,0 +1,131 @@
+"""Puts the parts of the service together: `create_app(settings)`, and what happens when it starts and stops.
+
+Loading runs beside the server, so that `/health/live` and `/metrics` answer while models are read; `/health/ready`
+turns 200 when they are warm. Stopping goes the other way: readiness first, then admission, then what was admitted is
+answered, then the threads end.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+from fastapi import Depends, FastAPI
+from fastapi.routing import APIRoute
+
+from ccnet import __version__
+from service import pages, problems
+from service.auth import require_key
+from service.context import Phase, Service
+from service.engine import Engine
+from service.errors import Unauthorized
+from service.logs import log
+from service.metrics import Metrics
+from service.middleware import RequestMiddleware
+from service.routes import classify, equivariance, health, metrics, models, sequences
+from service.served import ServedModel, load_models
+from service.settings import Settings, settings_summary
+from service.workers import WorkerPool
+
+KEYED = (classify.router, equivariance.router, sequences.router, models.router)
+OPEN = (health.router, metrics.router)
+
+Loader = Callable[[Settings], Mapping[str, ServedModel]]
+
+DESCRIPTION = (
+    "Classifies images with dynamic scale ensembles of a continuous-convolution network (arXiv 2006.11120) and "
+    "measures its shift-equivariance. Errors are `application/problem+json`; every answer carries its `X-Request-ID`."
+)
+
+
+def create_app(
+    settings: Settings | None = None,
+    *,
+    load: Loader = load_models,
+    on_failure: Callable[[], None] | None = None,
+) -> FastAPI:
+    """The application.
+
+    Args:
+        settings: Read from the environment when absent.
+        load: Gives the models of the settings; runs once, on the inference thread.
+        on_failure: Called when loading fails, after it was logged; a server stops then.
+    """
+    settings = settings or Settings()
+    counted = Metrics()
+    service = Service(
+        settings=settings,
+        metrics=counted,
+        engine=Engine(settings, counted),
+        workers=WorkerPool(settings.worker_threads, settings.max_waiting_images),
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        starting = asyncio.create_task(_start(service, load, on_failure))
+        yield
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await _stop(service)
+
+    app = FastAPI(
+        title="CCNet service",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    for router in KEYED:
+        app.include_router(
+            router, dependencies=[Depends(require_key)], responses=problems.problem_responses(Unauthorized)
+        )
+    for router in OPEN:
+        app.include_router(router)
+    pages.install(app)
+    problems.install(app)
+    app.add_middleware(RequestMiddleware, metrics=counted)
+    counted.know_routes(_routes())
+    return app
+
+
+async def _start(service: Service, load: Loader, on_failure: Callable[[], None] | None) -> None:
+    started = time.perf_counter()
+    log(logging.INFO, "starting", settings=settings_summary(service.settings))
+    try:
+        await service.engine.start(load)
+    except Exception as error:
+        service.phase = Phase.FAILED
+        log(logging.CRITICAL, f"cannot start: {error}", exc_info=None if isinstance(error, ValueError) else error)
+        if on_failure is not None:
+            on_failure()
+        return
+    for model in service.engine.models:
+        facts = model.facts
+        service.metrics.know_model(model.name, facts["architecture"], facts["device"], facts["backend"] or "none")
+    if service.phase is Phase.STARTING:  # it may have been told to stop meanwhile
+        service.phase = Phase.READY
+        service.open = True
+    names = [model.name for model in service.engine.models]
+    log(logging.INFO, "ready", models=names, seconds=round(time.perf_counter() - started, 2))
+
+
+async def _stop(service: Service) -> None:
+    service.phase = Phase.DRAINING
+    service.open = False
+    answered = await service.engine.stop(service.settings.drain_timeout_s)
+    service.workers.close()
+    log(logging.INFO, "stopped", all_answered=answered)
+
+
+def _routes() -> list[tuple[str, str]]:
+    """(template, method) of every route, the pages included."""
+    known = [("/openapi.json", "GET")]
+    for router in (*KEYED, *OPEN, pages.router):
+        for route in router.routes:
+            if isinstance(route, APIRoute):
+                known += [(route.path, method) for method in sorted(route.methods or ())]
+    return known

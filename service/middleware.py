@@ -1,0 +1,80 @@
+"""Around every request: its id, its line in the log, its place in the histogram, and the last net under errors."""
+
+import logging
+import re
+import secrets
+import time
+from typing import cast
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.logs import REQUEST_ID, log
+from service.metrics import Metrics
+from service.problems import internal_error
+
+HEADER = "X-Request-ID"
+VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+MAX_LOGGED_PATH = 200
+
+
+class RequestMiddleware:
+    """Wraps the application; pure ASGI, so nothing is buffered.
+
+    Args:
+        app: The application inside.
+        metrics: Where durations are counted.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = _request_id(Headers(scope=scope).get(HEADER))
+        scope.setdefault("state", {})["request_id"] = request_id
+        token = REQUEST_ID.set(request_id)
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                headers.setdefault("X-Content-Type-Options", "nosniff")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            log(logging.ERROR, "unforeseen failure", exc_info=error)
+            if not status:
+                await internal_error(request_id)(scope, receive, send_with_headers)
+        finally:
+            self._finish(scope, status, time.perf_counter() - started)
+            REQUEST_ID.reset(token)
+
+    def _finish(self, scope: Scope, status: int, seconds: float) -> None:
+        route = cast(str | None, getattr(scope.get("route"), "path", None))
+        status = status or 499  # cancelled before any answer
+        self._metrics.request_done(route, scope["method"], status, seconds)
+        log(
+            logging.INFO,
+            "request",
+            method=scope["method"],
+            path=scope["path"][:MAX_LOGGED_PATH],
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 2),
+        )
+
+
+def _request_id(given: str | None) -> str:
+    """The client's id where it is safe to log and to send back, else a new one."""
+    return given if given is not None and VALID_ID.fullmatch(given) else secrets.token_hex(16)

@@ -1,0 +1,91 @@
+"""Shift probes as work for the inference thread: what is measured, what it costs, and what comes out.
+
+The measuring itself is `ccnet.equivariance`; here a model and its images are handed to it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ccnet.data import ImageDataset, load_dataset
+from ccnet.equivariance import ShiftSimilarity, SimilarityMap, noise_images, similarity_map, table1
+from service.engine import Progress
+from service.errors import OptionOutOfRange
+from service.served import ServedModel
+
+Border = Literal["zero", "circular", "reflect"]
+
+# A measurement takes the features of an image and its label, which are two passes.
+PASSES_PER_IMAGE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePlan:
+    """One model under the shifts of a request.
+
+    Attributes:
+        model: What is measured.
+        max_shifts: The rows, px.
+        border: What enters a shifted image.
+        members: Scale sequences dealt out among the images; None leaves the number to the library.
+        seed: Of shifts, sequences and bootstrap.
+    """
+
+    model: ServedModel
+    max_shifts: Sequence[int]
+    border: Border
+    members: int | None
+    seed: int
+
+    def table(self, images: Tensor, progress: Progress) -> list[ShiftSimilarity]:
+        """A row of Table 1 for each max shift; images are float [N, C, H, W], prepared."""
+        return table1(self.model.subject, images, self.max_shifts, on_progress=progress, **self._common())
+
+    def map(self, images: Tensor, progress: Progress) -> SimilarityMap:
+        """The cosine at every shift up to the largest one."""
+        return similarity_map(self.model.subject, images, max(self.max_shifts), on_progress=progress, **self._common())
+
+    def table_passes(self, images: int) -> int:
+        """Cost of `table`: for every row each image and its shifted copy."""
+        return 2 * PASSES_PER_IMAGE * images * len(self.max_shifts)
+
+    def map_passes(self, images: int) -> int:
+        """Cost of `map`: each image once and at every shift."""
+        side = 2 * max(self.max_shifts) + 1
+        return PASSES_PER_IMAGE * images * (side * side + 1)
+
+    def _common(self) -> dict[str, Any]:
+        common: dict[str, Any] = {"seed": self.seed, "border": self.border}
+        if self.model.takes_sequences and self.members is not None:
+            common["ensemble_size"] = self.members
+        return common
+
+
+def noise(model: ServedModel, samples: int, seed: int) -> Tensor:
+    """Gaussian noise of the model's input size, float32 [samples, C, H, W]."""
+    return noise_images(samples, (model.channels, *model.in_size), seed)
+
+
+def dataset_images(model: ServedModel, samples: int, data_dir: Path | None) -> Tensor:
+    """The first images of the test split that the model's card names, prepared: float32 [samples, C, H, W].
+
+    Raises:
+        OptionOutOfRange: The card names no data set, or its test split has fewer images.
+        DataError: The data set is not installed, or damaged; the message says how to get it.
+    """
+    name = ((model.facts["config"] or {}).get("data") or {}).get("dataset")
+    if not isinstance(name, str):
+        raise OptionOutOfRange(f"input: 'dataset' was given; the card of {model.name} names none; allowed is noise")
+    images = _test_split(name, data_dir).images
+    if samples > len(images):
+        raise OptionOutOfRange(f"samples: {samples} was given; the test split of {name} has {len(images)} images")
+    return model.prepare(list(images[:samples]))
+
+
+@lru_cache(maxsize=2)
+def _test_split(name: str, data_dir: Path | None) -> ImageDataset:
+    return load_dataset(name, "test", data_dir)

@@ -1,0 +1,127 @@
+"""Every error as `application/problem+json` (RFC 9457), those of the framework included.
+
+The type of a problem is `urn:ccnet:problem:<reason>`; `request_id` finds its line in the log. Exceptions that nobody
+foresaw say nothing of themselves to the client.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from ccnet.errors import CcnetError, DataError
+from service.context import request_id_of, service_of
+from service.errors import ClientGone, OptionOutOfRange, ServiceError
+from service.schemas import ALLOWED, Problem
+
+MEDIA_TYPE = "application/problem+json"
+MAX_GIVEN = 100  # characters of a wrong value that are repeated to whoever sent it
+
+
+def problem(
+    status: int, title: str, detail: str, *, reason: str, request_id: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A problem as a response."""
+    document = {
+        "type": f"urn:ccnet:problem:{reason}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "request_id": request_id,
+    }
+    return Response(orjson.dumps(document), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def internal_error(request_id: str) -> Response:
+    """What a client learns of a failure of ours: where to look for it, and no more."""
+    detail = "the service failed on this request; the log has the reason under this request_id"
+    return problem(500, "Internal error", detail, reason="internal", request_id=request_id)
+
+
+def install(app: FastAPI) -> None:
+    """Make the application answer every error in this way."""
+    app.add_exception_handler(ServiceError, _on_service_error)
+    app.add_exception_handler(CcnetError, _on_library_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_options)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
+
+
+async def _on_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    service_of(request).metrics.rejected.labels(error.reason).inc()
+    headers: dict[str, str] = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    if error.status == 413:
+        headers["Connection"] = "close"  # the rest of the body is not wanted
+    return problem(
+        error.status,
+        error.title,
+        error.detail,
+        reason=error.reason,
+        request_id=request_id_of(request),
+        headers=headers,
+    )
+
+
+async def _on_library_error(request: Request, error: Exception) -> Response:
+    """What the library refuses was asked for by an option; its messages say what is allowed."""
+    hint = " (on the machine of the service; CCNET_DATA_DIR names the folder)" if isinstance(error, DataError) else ""
+    return await _on_service_error(request, OptionOutOfRange(f"{error}{hint}"))
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    return await _on_service_error(request, ClientGone("the connection was closed before the body was complete"))
+
+
+async def _on_invalid_options(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    details = "; ".join(_explained(entry) for entry in error.errors())
+    return await _on_service_error(request, OptionOutOfRange(details))
+
+
+def _explained(entry: Mapping[str, Any]) -> str:
+    """One entry of pydantic's list: which option, what was given, what is allowed."""
+    location: Sequence[Any] = entry["loc"]
+    name = str(location[-1])[:MAX_GIVEN]
+    if entry["type"] == "extra_forbidden":
+        return f"{name}: there is no such option; see /docs for those that there are"
+    given = str(entry.get("input"))[:MAX_GIVEN]
+    allowed = ALLOWED.get(name)
+    return f"{name}: {given!r} was given; " + (f"allowed is {allowed}" if allowed else str(entry["msg"]))
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    """404 and 405 of the framework."""
+    assert isinstance(error, HTTPException)
+    details = {
+        404: "there is nothing at this path; see /docs for what there is",
+        405: f"{request.method} is not allowed at this path",
+    }
+    return problem(
+        error.status_code,
+        error.detail,
+        details.get(error.status_code, error.detail),
+        reason=error.detail.lower().replace(" ", "-"),
+        request_id=request_id_of(request),
+        headers=error.headers,
+    )
+
+
+def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that may refuse in these ways, for the OpenAPI page."""
+    return {
+        error.status: {
+            "description": error.title,
+            "model": Problem,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        }
+        for error in errors
+    }

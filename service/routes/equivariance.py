@@ -1,0 +1,183 @@
+"""`/v1/equivariance`: does the last map of a model move along when its input is shifted? (arXiv 2006.11120, Table 1)"""
+
+import time
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from torch import Tensor
+
+from ccnet.equivariance import ShiftSimilarity
+from service import schemas
+from service.batcher import Outcome
+from service.context import OpenService, RequestId, Service
+from service.errors import (
+    DeadlinePassed,
+    Malformed,
+    NotReady,
+    OptionOutOfRange,
+    QueueFull,
+    TooLarge,
+    UnknownModel,
+    UnsupportedImage,
+)
+from service.intake import IMAGES_BODY, decode_images, receive_images
+from service.probes import ProbePlan, dataset_images, noise
+from service.problems import problem_responses
+from service.served import ServedModel
+from service.waiting import deadline, while_connected
+
+router = APIRouter(prefix="/v1/equivariance", tags=["equivariance"])
+
+OPTION_REFUSALS = (UnknownModel, TooLarge, OptionOutOfRange, QueueFull, NotReady, DeadlinePassed)
+
+
+@router.get("", summary="Table 1 of a model", responses=problem_responses(*OPTION_REFUSALS))
+async def table(
+    request: Request,
+    options: Annotated[schemas.TableOptions, Query()],
+    service: OpenService,
+    request_id: RequestId,
+) -> schemas.TableResponse:
+    """Cosine similarity of the last map before and after shifts of the input, for noise or for test images."""
+    started = time.perf_counter()
+    model = service.engine.model(options.model)
+    service.engine.members(model, options.ensemble_size)  # refuses several members of a model that has none
+    plan = _plan(model, options)
+    samples = options.samples or service.settings.probe_samples
+    async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
+        decode_s, outcome = await while_connected(request, _table(service, plan, options, samples))
+    rows: list[ShiftSimilarity] = outcome.value
+    for row in rows:
+        service.metrics.equivariance.labels(model.name, options.input, str(row.max_shift)).set(row.cosine_mean)
+    return schemas.TableResponse(
+        request_id=request_id,
+        model=model.name,
+        input=options.input,
+        samples=samples,
+        rows=[_row(row) for row in rows],
+        protocol=_protocol(rows) | {"input_images": _INPUTS[options.input]},
+        timing_ms=_timing(started, decode_s, [outcome]),
+    )
+
+
+@router.post(
+    "",
+    summary="Probe images",
+    responses=problem_responses(Malformed, UnsupportedImage, *OPTION_REFUSALS),
+    openapi_extra=IMAGES_BODY,
+)
+async def probe(
+    request: Request,
+    options: Annotated[schemas.UploadProbeOptions, Query()],
+    service: OpenService,
+    request_id: RequestId,
+) -> schemas.ProbeResponse:
+    """Models side by side on the images of the request: Table 1's rows, and the cosine at every shift."""
+    started = time.perf_counter()
+    plans = [_plan(model, options) for model in _chosen_models(service, options.models)]
+    async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
+        encoded = await receive_images(request, service)
+        service.engine.check_probe(sum(_passes(plan, len(encoded)) for plan in plans), _cost(len(encoded), plans))
+        decode_s, outcomes = await while_connected(request, _probe(service, plans, encoded))
+    return schemas.ProbeResponse(
+        request_id=request_id,
+        samples=len(encoded),
+        seed=options.seed,
+        models=[outcome.value for outcome in outcomes],
+        timing_ms=_timing(started, decode_s, outcomes),
+    )
+
+
+_INPUTS = {
+    "noise": "Gaussian, mean 0 and variance 1, as large as the network's input",
+    "dataset": "the first images of the test split, prepared as for classification",
+}
+
+
+async def _table(
+    service: Service, plan: ProbePlan, options: schemas.TableOptions, samples: int
+) -> tuple[float, Outcome[list[ShiftSimilarity]]]:
+    started = time.perf_counter()
+    passes = plan.table_passes(samples)
+    what = f"{samples} samples x {len(plan.max_shifts)} shifts"
+    service.engine.check_probe(passes, what)
+    if options.input == "noise":
+        images = await service.workers.run(noise, plan.model, samples, plan.seed)
+    else:
+        images = await service.workers.run(dataset_images, plan.model, samples, service.settings.data_dir)
+    decode_s = time.perf_counter() - started
+    return decode_s, await service.engine.probe(lambda progress: plan.table(images, progress), passes)
+
+
+async def _probe(
+    service: Service, plans: list[ProbePlan], encoded: list[bytes]
+) -> tuple[float, list[Outcome[schemas.ModelProbe]]]:
+    started = time.perf_counter()
+    pictures = await decode_images(service, encoded)
+    batches = [await service.workers.run(plan.model.prepare, pictures) for plan in plans]
+    decode_s = time.perf_counter() - started
+    service.metrics.stage("decode", decode_s)
+    # One model after the other, so that classifications get their turn in between.
+    outcomes = [await _probe_one(service, plan, images) for plan, images in zip(plans, batches, strict=True)]
+    return decode_s, outcomes
+
+
+async def _probe_one(service: Service, plan: ProbePlan, images: Tensor) -> Outcome[schemas.ModelProbe]:
+    outcome = await service.engine.probe(
+        lambda progress: (plan.table(images, progress), plan.map(images, progress)), _passes(plan, len(images))
+    )
+    rows, similarity = outcome.value
+    answer = schemas.ModelProbe(
+        model=plan.model.name,
+        rows=[_row(row) for row in rows],
+        map=schemas.ShiftMap(
+            max_shift=similarity.max_shift,
+            cosine=[list(line) for line in similarity.cosine],
+            samples=similarity.samples,
+            skipped=similarity.skipped,
+        ),
+        protocol=_protocol(rows) | {"input_images": "as uploaded, prepared as for classification"},
+    )
+    return Outcome(answer, outcome.queue_s, outcome.run_s)
+
+
+def _plan(model: ServedModel, options: schemas.ProbeOptions) -> ProbePlan:
+    shifts = options.max_shifts()
+    if max(shifts) >= min(model.in_size):
+        raise OptionOutOfRange(
+            f"max_shift: {max(shifts)} was given; the input of {model.name} is {model.in_size[0]} x {model.in_size[1]} "
+            f"pixels, so at most {min(model.in_size) - 1} is allowed"
+        )
+    return ProbePlan(model, shifts, options.border, options.ensemble_size, options.seed)
+
+
+def _chosen_models(service: Service, names: str | None) -> list[ServedModel]:
+    if names is None:
+        return list(service.engine.models)
+    return [service.engine.model(name) for name in dict.fromkeys(name.strip() for name in names.split(","))]
+
+
+def _passes(plan: ProbePlan, images: int) -> int:
+    return plan.table_passes(images) + plan.map_passes(images)
+
+
+def _cost(images: int, plans: list[ProbePlan]) -> str:
+    return f"{images} images under every shift up to {max(plans[0].max_shifts)} px in {len(plans)} models"
+
+
+def _row(row: ShiftSimilarity) -> schemas.TableRow:
+    return schemas.TableRow.model_validate(row.row())
+
+
+def _protocol(rows: list[ShiftSimilarity]) -> dict[str, Any]:
+    """All rows share it."""
+    return dict(rows[0].protocol)
+
+
+def _timing(started: float, decode_s: float, outcomes: list[Outcome[Any]]) -> schemas.Timing:
+    return schemas.Timing(
+        decode=round(decode_s * 1000, 3),
+        queue=round(max(outcome.queue_s for outcome in outcomes) * 1000, 3),
+        inference=round(sum(outcome.run_s for outcome in outcomes) * 1000, 3),
+        total=round((time.perf_counter() - started) * 1000, 3),
+    )

@@ -1,0 +1,28 @@
+"""`/health/live` and `/health/ready`: is the process alive, and should it be sent requests?
+
+Neither waits for anything, so load cannot delay them; neither asks for a key.
+"""
+
+from fastapi import APIRouter, Response
+
+from service.context import AnyService, Phase, RequestId
+from service.errors import NotReady
+from service.problems import problem, problem_responses
+from service.schemas import Health
+
+router = APIRouter(prefix="/health", tags=["health"])
+
+
+@router.get("/live", summary="Alive")
+async def live() -> Health:
+    """200 while the process runs, also while it starts or drains."""
+    return Health(status="alive")
+
+
+@router.get("/ready", summary="Ready", response_model=Health, responses=problem_responses(NotReady))
+async def ready(service: AnyService, request_id: RequestId) -> Health | Response:
+    """200 once the models are loaded and warm; 503 before, and from the moment the service is told to stop."""
+    if service.phase is Phase.READY:
+        return Health(status=service.phase)
+    detail = f"the service is {service.phase}"  # an answer and no refusal, so it is not counted as one
+    return problem(NotReady.status, NotReady.title, detail, reason=NotReady.reason, request_id=request_id)

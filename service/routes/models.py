@@ -1,0 +1,42 @@
+"""`GET /v1/models`: what is loaded, where it runs, and what its card says."""
+
+from fastapi import APIRouter
+
+from service import schemas
+from service.context import OpenService, Service
+from service.errors import NotReady, UnknownModel
+from service.problems import problem_responses
+from service.served import ServedModel
+
+router = APIRouter(tags=["models"])
+
+
+@router.get(
+    "/v1/models",
+    summary="Loaded models",
+    response_model=schemas.ModelsResponse,
+    response_model_exclude_unset=True,
+    responses=problem_responses(NotReady),
+)
+async def models(service: OpenService) -> schemas.ModelsResponse:
+    """Every loaded model, by name."""
+    return schemas.ModelsResponse(models=[_info(service, model) for model in service.engine.models])
+
+
+@router.get("/v1/models/{name}", summary="One model", responses=problem_responses(UnknownModel, NotReady))
+async def model(name: str, service: OpenService) -> schemas.ModelInfo:
+    """One loaded model with all of its config."""
+    found = service.engine.model(name)
+    return _info(service, found).model_copy(update={"config": found.facts["config"]})
+
+
+def _info(service: Service, model: ServedModel) -> schemas.ModelInfo:
+    facts = {key: value for key, value in model.facts.items() if key != "config"}
+    return schemas.ModelInfo(
+        name=model.name,
+        default=model is service.engine.default_model,
+        takes_sequences=model.takes_sequences,
+        labels=list(model.labels),
+        input_size=model.in_size,
+        **facts,
+    )

@@ -1,0 +1,42 @@
+"""`GET /v1/sequences`: the scale sequences that a classification with these options uses."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from service import schemas
+from service.context import OpenService, RequestId
+from service.errors import NotReady, OptionOutOfRange, UnknownModel
+from service.intake import chosen_seed
+from service.problems import problem_responses
+from service.routes.classify import sequence_schema
+
+router = APIRouter(tags=["models"])
+
+
+@router.get(
+    "/v1/sequences",
+    summary="Scale sequences of a seed",
+    responses=problem_responses(UnknownModel, OptionOutOfRange, NotReady),
+)
+async def sequences(
+    options: Annotated[schemas.SequenceOptions, Query()], service: OpenService, request_id: RequestId
+) -> schemas.SequencesResponse:
+    """The sequences that `POST /v1/classify` with the same ensemble size, seed and model uses, with all shapes."""
+    model = service.engine.model(options.model)
+    if not model.takes_sequences:
+        raise OptionOutOfRange(
+            f"model: {model.name} was given, which takes no scale sequences; allowed are "
+            + ", ".join(other.name for other in service.engine.models if other.takes_sequences)
+        )
+    members = service.engine.members(model, options.ensemble_size)
+    seed = chosen_seed(options.seed)
+    drawn = await service.workers.run(model.sample, members, seed)
+    return schemas.SequencesResponse(
+        request_id=request_id,
+        model=model.name,
+        ensemble_size=members,
+        seed=seed,
+        input_size=model.in_size,
+        sequences=[sequence_schema(sequence, model.in_size) for sequence in drawn],
+    )

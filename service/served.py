@@ -1,0 +1,182 @@
+"""The models behind the engine: what it needs of one, and how a checkpoint folder becomes one."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ccnet.checkpoint import Checkpoint, load_checkpoint
+from ccnet.ensemble import Aggregate, ScaleEnsemble
+from ccnet.errors import CheckpointError
+from ccnet.models import CCNet
+from ccnet.sequences import ScaleSequence
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """What a model says about N images.
+
+    Attributes:
+        aggregated: float [N, classes].
+        members: float [k, N, classes]; None for a model without scale sequences.
+    """
+
+    aggregated: Tensor
+    members: Tensor | None
+
+
+class ServedModel(Protocol):
+    """What the engine needs of a model."""
+
+    @property
+    def name(self) -> str:
+        """By which requests call it."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The name of every class, in the order of the logits."""
+
+    @property
+    def takes_sequences(self) -> bool:
+        """Whether it is run as an ensemble of scale sequences."""
+
+    @property
+    def in_size(self) -> tuple[int, int]:
+        """(height, width) of its input, px."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of its input."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """architecture, device, backend, parameters, metrics and config, as `schemas.ModelInfo` names them."""
+
+    @property
+    def subject(self) -> Callable[..., Tensor]:
+        """What the shift probes measure."""
+
+    def prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """uint8 pictures [H, W, 1 or 3] of any sizes -> float32 [N, channels, *in_size] on the CPU."""
+
+    def sample(self, k: int, seed: int) -> tuple[ScaleSequence, ...]:
+        """The k sequences of a seed; none for a model without sequences."""
+
+    def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
+        """One ensemble over prepared images [N, channels, *in_size]."""
+
+
+class CheckpointModel:
+    """A checkpoint as the engine wants it.
+
+    Args:
+        checkpoint: As `ccnet.checkpoint.load_checkpoint` gives it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self.name = checkpoint.name
+        self.labels = checkpoint.labels
+        self.in_size = checkpoint.preprocessing.input_size
+        self.channels = checkpoint.preprocessing.channels
+        self.subject: Callable[..., Tensor] = checkpoint.model
+        self._ensemble: ScaleEnsemble | None = None
+        if isinstance(checkpoint.model, CCNet):
+            self._ensemble = ScaleEnsemble(checkpoint.model, **sampler_arguments(checkpoint.config))
+
+    @property
+    def takes_sequences(self) -> bool:
+        """See `ServedModel.takes_sequences`."""
+        return self._ensemble is not None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What `GET /v1/models` tells beside the name, the labels and the input."""
+        config = self._checkpoint.config
+        backends = sorted({str(layer.backend) for layer in self._layers() if hasattr(layer, "backend")})
+        return {
+            "architecture": config["architecture"]["name"],
+            "device": str(self._checkpoint.device),
+            "backend": ", ".join(backends) or None,
+            "parameters": sum(parameter.numel() for parameter in self._checkpoint.model.parameters()),
+            "metrics": config.get("metrics"),
+            "config": config,
+        }
+
+    def prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """See `ServedModel.prepare`."""
+        return self._checkpoint.preprocessing(list(pictures))
+
+    def sample(self, k: int, seed: int) -> tuple[ScaleSequence, ...]:
+        """See `ServedModel.sample`."""
+        return () if self._ensemble is None else self._ensemble.sample(k, seed)
+
+    def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
+        """See `ServedModel.forward`."""
+        on_device = images.to(self._checkpoint.device)
+        if self._ensemble is None:
+            return Logits(self._checkpoint.model(on_device), None)
+        output = self._ensemble(on_device, sequences=sequences, aggregate=aggregate)
+        return Logits(output.logits, output.member_logits)
+
+    def _layers(self) -> list[torch.nn.Module]:
+        return list(self._checkpoint.model.modules())
+
+
+def sampler_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `ScaleEnsemble` that a checkpoint's `scale_distribution` names; the rest are defaults."""
+    known = ("std", "method")
+    distribution = config.get("scale_distribution") or {}
+    return {key: distribution[key] for key in known if key in distribution}
+
+
+def load_models(settings: Settings) -> dict[str, ServedModel]:
+    """Load every checkpoint under `settings.checkpoints`, by name.
+
+    Raises:
+        CheckpointError: No such folder, no checkpoint in it, a damaged one, two of one name, or no such device.
+    """
+    folder = settings.checkpoints
+    device = choose_device(settings.device)
+    models: dict[str, ServedModel] = {}
+    for path in checkpoint_folders(folder):
+        model = CheckpointModel(load_checkpoint(path, device))
+        if model.name in models:
+            raise CheckpointError(f"two checkpoints in {folder} are called {model.name!r}; rename one")
+        models[model.name] = model
+    if settings.model is not None and settings.model not in models:
+        raise CheckpointError(f"CCNET_MODEL={settings.model!r} was given; in {folder} there are {', '.join(models)}")
+    return models
+
+
+def checkpoint_folders(folder: Path) -> list[Path]:
+    """The checkpoint folders inside a folder, by name; hidden ones are left out.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    found = sorted(path for path in folder.glob("*/") if not path.name.startswith(".")) if folder.is_dir() else []
+    if not found:
+        raise CheckpointError(
+            f"no checkpoint folder in {folder.absolute()}; set CCNET_CHECKPOINTS to the folder that holds them, "
+            "or train one with `ccnet train`"
+        )
+    return found
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for "auto" (a GPU when there is one), "cpu" or "cuda".
+
+    Raises:
+        CheckpointError: "cuda" on a machine without one.
+    """
+    has_gpu = torch.cuda.is_available()
+    if wanted == "cuda" and not has_gpu:
+        raise CheckpointError("CCNET_DEVICE=cuda was given, but torch sees no GPU here; use auto or cpu")
+    return torch.device("cuda" if has_gpu and wanted != "cpu" else "cpu")

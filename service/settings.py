@@ -1,0 +1,166 @@
+"""Every number that an operator may change: one field each, read from the environment as `CCNET_<NAME>`.
+
+`python -m service.settings` prints `docs/settings.md`, so the documentation cannot drift from the code.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MAX_ENSEMBLE_SIZE = 64  # members; part of the HTTP contract, so not a setting
+PILLOW_BOMB_PIXELS = 89_478_485  # above this Pillow itself refuses an image
+
+
+class Settings(BaseSettings):
+    """The settings of one service process; units stand in the names."""
+
+    model_config = SettingsConfigDict(env_prefix="CCNET_", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    checkpoints: Path = Field(
+        default=Path("checkpoints"), description="Folder whose sub-folders are the checkpoints to load."
+    )
+    model: str | None = Field(
+        default=None,
+        description="Name of the model used when a request names none; without it, the first CCNet by name.",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="Where the models run; `auto` takes a GPU when there is one."
+    )
+    data_dir: Path | None = Field(
+        default=None,
+        description="Folder of the data sets for `input=dataset` probes; without it, where the system keeps them.",
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on; `0.0.0.0` for every interface.")
+    port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        default=(),
+        description="Comma-separated keys, one of which `/v1` then demands; several allow rotation. Empty: no key.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe level that is logged, as one JSON object a line."
+    )
+    ensemble_size: int = Field(
+        default=4, ge=1, le=MAX_ENSEMBLE_SIZE, description="Members used when a request names none."
+    )
+    top_k: int = Field(default=5, ge=1, description="Classes listed per image when a request names no number.")
+    request_timeout_ms: int = Field(
+        default=30_000,
+        ge=1,
+        le=600_000,
+        description="Deadline of a request that names none, reading the body included.",
+    )
+    inference_threads: int = Field(
+        default=0, ge=0, description="Threads inside one forward pass on a CPU; 0 leaves the choice to torch."
+    )
+    worker_threads: int = Field(default=2, ge=1, le=64, description="Threads that decode and normalise images.")
+    max_waiting_images: int = Field(
+        default=512, ge=1, description="Images that may wait for or be in decoding; beyond that requests get 429."
+    )
+    max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Largest request body; beyond that 413.")
+    max_images_per_request: int = Field(default=64, ge=1, description="Most images in one request; beyond that 413.")
+    max_image_pixels: int = Field(
+        default=2**24,
+        ge=1,
+        le=PILLOW_BOMB_PIXELS,
+        description="Most pixels in one image, read from its header; beyond it 413.",
+    )
+    max_request_passes: int = Field(
+        default=1024, ge=1, description="Most passes (images x members) that one request may cost; beyond that 413."
+    )
+    max_queue_passes: int = Field(
+        default=4096, ge=1, description="Most passes that may wait for the inference thread; beyond that 429."
+    )
+    max_batch_passes: int = Field(
+        default=256, ge=1, description="Passes up to which waiting requests are batched together."
+    )
+    max_probe_passes: int = Field(
+        default=8192, ge=1, description="Most passes that one equivariance probe may cost; beyond that 413."
+    )
+    probe_samples: int = Field(default=64, ge=2, description="Images in a `GET /v1/equivariance` that names no number.")
+    drain_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="Time after SIGTERM in which requests are still taken while readiness is false.",
+    )
+    drain_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="Time that admitted requests have to finish after SIGTERM."
+    )
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(key.strip() for key in value.split(",") if key.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _one_request_fits_the_queue(self) -> Self:
+        if self.max_request_passes > self.max_queue_passes:
+            raise ValueError(
+                f"max_request_passes={self.max_request_passes} was given; it may be at most "
+                f"max_queue_passes={self.max_queue_passes}: raise CCNET_MAX_QUEUE_PASSES or lower the other"
+            )
+        return self
+
+
+def _default_text(field: FieldInfo) -> str:
+    default = field.default
+    if default is None or default is PydanticUndefined or default == ():
+        return "-"
+    return f"`{default}`"
+
+
+def _allowed_text(schema: dict[str, Any]) -> str:
+    """What a field takes, read from its JSON schema."""
+    schema = next((part for part in schema.get("anyOf", []) if part.get("type") != "null"), schema)
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if schema.get("format") == "path":
+        return "path"
+    bounds = [
+        f"{sign} {schema[key]}"
+        for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="))
+        if key in schema
+    ]
+    names = {"integer": "whole number", "number": "number", "string": "text", "array": "comma-separated text"}
+    return " ".join([names[schema["type"]], ", ".join(bounds)]).strip()
+
+
+def settings_markdown() -> str:
+    """`docs/settings.md`: one row a setting, with the variable, what it takes, the default and what it does."""
+    properties = Settings.model_json_schema()["properties"]
+    rows = [
+        f"| `CCNET_{name.upper()}` | {_allowed_text(properties[name])} | {_default_text(field)} | {field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "The service reads these environment variables. This page is generated: `python -m service.settings >"
+            " docs/settings.md`.",
+            "",
+            "| variable | takes | default | what it does |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def settings_summary(settings: Settings) -> dict[str, Any]:
+    """The settings in force as plain JSON values, keys hidden; for the line that is logged at start."""
+    summary: dict[str, Any] = json.loads(settings.model_dump_json())
+    return {**summary, "api_keys": len(settings.api_keys)}
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(settings_markdown())

@@ -1,0 +1,107 @@
+"""Running services for the tests: one around foreseeable models, and checkpoints of real, untrained networks."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+import torch
+from asgi_lifespan import LifespanManager
+from fastapi import FastAPI
+
+from ccnet.checkpoint import save_checkpoint
+from ccnet.data import FASHION_MNIST_CLASSES
+from ccnet.models import CCNet, ConvNet
+from ccnet.preprocessing import Preprocessing
+from service.app import create_app
+from service.context import Phase, Service
+from service.settings import Settings
+from tests.service.fakes import FakeModel
+
+
+@pytest.fixture(autouse=True)
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings of whoever runs the tests must not change them."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("CCNET_") and not name.startswith("CCNET_TEST"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def fake() -> FakeModel:
+    return FakeModel()
+
+
+@pytest.fixture
+def plain() -> FakeModel:
+    """A model without scale sequences."""
+    return FakeModel("plain", takes_sequences=False)
+
+
+@contextlib.asynccontextmanager
+async def running(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """The application, started and ready, and a client for it."""
+    async with LifespanManager(app, startup_timeout=60, shutdown_timeout=60):
+        service = app.state.service
+        while service.phase is Phase.STARTING:
+            await asyncio.sleep(0.005)
+        assert service.phase is Phase.READY
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service", timeout=60) as client:
+            yield client
+
+
+def service_behind(client: httpx.AsyncClient) -> Service:
+    """The service that a client of `running` talks to."""
+    transport = client._transport
+    assert isinstance(transport, httpx.ASGITransport)
+    return cast(Any, transport.app).state.service
+
+
+@pytest.fixture
+def make_app(fake: FakeModel, plain: FakeModel) -> Callable[..., FastAPI]:
+    """An application around the two foreseeable models, with the given settings."""
+
+    def make(**settings: Any) -> FastAPI:
+        return create_app(Settings(**settings), load=lambda _: {model.name: model for model in (fake, plain)})
+
+    return make
+
+
+@pytest.fixture
+async def client(make_app: Callable[..., FastAPI]) -> AsyncIterator[httpx.AsyncClient]:
+    async with running(make_app()) as client:
+        yield client
+
+
+def lively(network: torch.nn.Module) -> torch.nn.Module:
+    """An untrained network whose logits differ visibly from image to image and member to member."""
+    with torch.no_grad():
+        for layer in network.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.mul_(2.0)
+        *_, last = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
+        last.weight.mul_(100.0)
+    return network
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a CCNet and a ConvNet, real ones as `ccnet train` writes them, but untrained."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    torch.manual_seed(20061120)
+    preprocessing = Preprocessing(1, (28, 28), (32, 32), (0.219,), (0.332,))
+    for name, network in (("tiny-ccnet", CCNet(1, 10)), ("tiny-convnet", ConvNet(1, 10))):
+        save_checkpoint(
+            lively(network),
+            folder / name,
+            labels=FASHION_MNIST_CLASSES,
+            preprocessing=preprocessing,
+            data={"dataset": "fashion-mnist-sample", "train_images": 0, "test_images": 0},
+        )
+    return folder

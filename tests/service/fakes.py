@@ -1,0 +1,80 @@
+"""A model small enough to foresee: its logits follow from an image's mean and the first scales of a sequence."""
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ccnet.ensemble import Aggregate, aggregate_logits
+from ccnet.sequences import ScaleSequence, sample_scale_sequences
+from service.served import Logits
+
+POISON = 66  # grey value of a picture that makes `forward` fail
+
+
+class FakeModel:
+    """A `ServedModel` without a network.
+
+    Args:
+        name: Of the model.
+        takes_sequences: False makes it like a ConvNet.
+
+    Attributes:
+        gate: `forward` waits for it; clear it to hold the inference thread.
+        entered: Set whenever `forward` is entered.
+        passes: (images, members) of every call of `forward`.
+    """
+
+    labels = ("sandal", "sneaker", "boot")
+    in_size = (32, 32)
+    channels = 1
+
+    def __init__(self, name: str = "fake", *, takes_sequences: bool = True) -> None:
+        self.name = name
+        self.takes_sequences = takes_sequences
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.passes: list[tuple[int, int]] = []
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {
+            "architecture": "Fake",
+            "device": "cpu",
+            "backend": None,
+            "parameters": 0,
+            "metrics": None,
+            "config": {"name": self.name},
+        }
+
+    @property
+    def subject(self) -> Callable[..., Tensor]:
+        return lambda x: x
+
+    def prepare(self, pictures: Sequence[np.ndarray]) -> Tensor:
+        return torch.tensor([float(picture.mean()) for picture in pictures]).reshape(-1, 1, 1, 1).expand(-1, 1, 32, 32)
+
+    def sample(self, k: int, seed: int) -> tuple[ScaleSequence, ...]:
+        return tuple(sample_scale_sequences(k, seed=seed)) if self.takes_sequences else ()
+
+    def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
+        self.entered.set()
+        assert self.gate.wait(30), "the test never opened the gate"
+        mean = images.mean(dim=(1, 2, 3))
+        if bool((mean == POISON).any()):
+            raise RuntimeError("a picture that must not be looked at: /secret/path")
+        if not torch.equal(images, torch.zeros_like(images)):  # the warm-up
+            self.passes.append((len(images), len(sequences)))
+        if not self.takes_sequences:
+            return Logits(_logits(mean, torch.tensor([1.0, 2.0, 3.0])), None)
+        weights = [torch.tensor([float(s) for s in sequence.vertical[1:4]]) for sequence in sequences]
+        members = torch.stack([_logits(mean, weight) for weight in weights])
+        return Logits(aggregate_logits(members, aggregate), members)
+
+
+def _logits(mean: Tensor, weight: Tensor) -> Tensor:
+    return mean[:, None] / 16 * weight

@@ -1,0 +1,153 @@
+"""A real process: it starts, answers, drains and leaves with the right status."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.pictures import grey
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 90
+
+
+class Process:
+    """`python -m service` on a free port, with its log."""
+
+    def __init__(self, **settings: object) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("CCNET_")}
+        environment |= {f"CCNET_{name.upper()}": str(value) for name, value in settings.items()}
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        self.log: list[dict] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stderr is not None
+        for line in self.popen.stderr:
+            try:
+                self.log.append(json.loads(line))
+            except ValueError:
+                self.log.append({"message": line.strip()})
+
+    def wait_for(self, message: str) -> dict:
+        """The first line of the log that begins so."""
+        give_up = time.monotonic() + PATIENCE_S
+        while time.monotonic() < give_up:
+            for line in list(self.log):
+                if line["message"].startswith(message):
+                    return line
+            if self.popen.poll() is not None and not self._reader.is_alive():
+                break
+            time.sleep(0.02)
+        raise AssertionError(f"no line {message!r} in {self.log}")
+
+    @property
+    def url(self) -> str:
+        return self.wait_for("Uvicorn running on ")["message"].split()[3]
+
+    def leave(self) -> int:
+        """The exit status."""
+        status = self.popen.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return status
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    processes: list[Process] = []
+
+    def starter(**settings: object) -> Process:
+        process = Process(**({"port": 0, "device": "cpu"} | settings))
+        processes.append(process)
+        return process
+
+    yield starter
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.kill()
+        process.leave()
+        if process.popen.stderr is not None:
+            process.popen.stderr.close()
+
+
+def test_it_starts_answers_and_after_sigterm_finishes_what_it_took(start, checkpoints):
+    process = start(checkpoints=checkpoints)
+    url = process.url
+    process.wait_for("ready")
+    picture = {"images": grey(9)}
+    with httpx.Client(base_url=url, timeout=PATIENCE_S) as client, ThreadPoolExecutor(9) as pool:
+        assert client.get("/health/ready").status_code == 200
+        first = client.post("/v1/classify?seed=1&ensemble_size=2", files=picture).json()
+
+        def ask(members: int) -> httpx.Response:
+            path = f"{url}/v1/classify?seed=1&ensemble_size={members}"
+            return httpx.post(path, files=picture, timeout=PATIENCE_S)
+
+        def wait_until_they_queue(passes: int) -> None:
+            """Until this many passes wait."""
+            while f"ccnet_queue_passes {passes}.0" not in client.get("/metrics").text:
+                assert not slow.done(), "the slow request was answered before the others could wait behind it"
+
+        slow = pool.submit(ask, 32)
+        while 'ccnet_stage_duration_seconds_count{stage="decode"} 2.0' not in client.get("/metrics").text:
+            pass
+        quick = [pool.submit(ask, 2) for _ in range(8)]
+        wait_until_they_queue(16)
+        process.popen.send_signal(signal.SIGTERM)
+        responses = [future.result(PATIENCE_S) for future in (slow, *quick)]
+    assert [response.status_code for response in responses] == [200] * 9
+    for response in responses[1:]:
+        (result,), (expected,) = response.json()["results"], first["results"]
+        assert result["label"] == expected["label"]
+        assert result["probability"] == pytest.approx(expected["probability"], abs=1e-4)
+    assert process.leave() == 0
+    assert process.wait_for("stopped")["all_answered"] is True
+
+
+def test_large_bodies_are_refused_and_readiness_goes_before_the_listening_socket(start, checkpoints):
+    process = start(checkpoints=checkpoints, max_body_bytes=1000, drain_delay_s=600)
+    url = process.url
+    process.wait_for("ready")
+    headers = {"Content-Type": "image/png"}
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(20):
+            yield bytes(100)
+
+    for content in (bytes(2000), chunks()):
+        response = httpx.post(f"{url}/v1/classify", content=content, headers=headers, timeout=PATIENCE_S)
+        assert response.status_code == 413
+        assert response.headers["Content-Type"] == "application/problem+json"
+    process.popen.send_signal(signal.SIGTERM)
+    give_up = time.monotonic() + PATIENCE_S
+    while (ready := httpx.get(f"{url}/health/ready", timeout=PATIENCE_S)).status_code == 200:
+        assert time.monotonic() < give_up
+    assert ready.status_code == 503
+    still = httpx.post(f"{url}/v1/classify?model=tiny-convnet", files={"images": grey(9)}, timeout=PATIENCE_S)
+    assert still.status_code == 200
+    process.popen.send_signal(signal.SIGINT)  # at once
+    assert process.leave() == 0
+
+
+def test_without_a_checkpoint_it_says_so_and_fails(start, tmp_path):
+    process = start(checkpoints=tmp_path)
+    assert process.leave() == 1
+    assert "no checkpoint folder" in process.wait_for("cannot start")["message"]
+
+
+def test_a_wrong_setting_is_named_and_fails_at_once(start):
+    process = start(port="many")
+    assert process.leave() == 2
+    assert process.wait_for("CCNET_PORT")["message"].startswith("CCNET_PORT: 'many' was given")
