@@ -54,7 +54,7 @@ format: $(STAMP) ## format and mend what can be mended by itself
 	$(BIN)/ruff format
 
 bench: $(STAMP) ## the benchmarks (BENCH_ARGS=)
-	$(BIN)/ccnet bench $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 docker-smoke: $(STAMP) ## build the image, bring the compose file up, drive it over HTTP, take it down
 	$(BIN)/python deploy/smoke.py

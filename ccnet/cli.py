@@ -293,7 +293,8 @@ def checkpoints_root() -> Path:
 
 def checkpoint_folders() -> list[Path]:
     """Every checkpoint under `checkpoints_root`, by name."""
-    return sorted(path.parent for path in checkpoints_root().glob("*/config.json"))
+    found = (path.parent for path in checkpoints_root().glob("*/config.json"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))  # dotted: one that is being written
 
 
 def checkpoint_folder(name: str | None) -> Path:

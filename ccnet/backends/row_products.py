@@ -32,19 +32,17 @@ class RowProducts(torch.autograd.Function):
         filters = weights.permute(0, 1, 4, 2, 5, 3).contiguous()  # [P_h, P_w, K_h, C_out, K_w, C_in]
         ctx.save_for_backward(pixels, filters)
         ctx.vertical, ctx.horizontal = vertical, horizontal
-        filters = filters.flatten(4)  # [P_h, P_w, K_h, C_out, K_w C_in]
-        windows = _column_windows(pixels, horizontal)  # [H, W', K_w C_in, N]
-        out_channels, images = filters.shape[3], pixels.shape[3]
-        out = pixels.new_empty(vertical.out_size, horizontal.out_size, out_channels, images)
-        for i in range(vertical.out_size):
-            taps = _taps_inside(i, vertical)
-            if not taps:
+        taps_of_phase = _by_phase_and_tap(filters.flatten(4))
+        windows = _by_row_and_period(_column_windows(pixels, horizontal), horizontal)  # each [<= P_w, K_w C_in, N]
+        out = pixels.new_empty(vertical.out_size, horizontal.out_size, filters.shape[3], pixels.shape[3])
+        for i, products in enumerate(_by_row_and_period(out, horizontal)):
+            inside = _taps_inside(i, vertical)
+            if not inside:
                 out[i] = 0
-            for columns in _column_periods(horizontal):
-                product = out[i, columns]
-                for u, m in taps:
-                    filters_of_row = filters[i % vertical.period, : len(product), u]
-                    _multiply(filters_of_row, windows[m, columns], product, add=(u, m) != taps[0])
+            for u, m in inside:
+                filters_of_tap = taps_of_phase[i % vertical.period][u]
+                for product, window in zip(products, windows[m], strict=True):
+                    _multiply(filters_of_tap[: len(product)], window, product, add=(u, m) != inside[0])
         return out.permute(3, 2, 0, 1)
 
     @staticmethod
@@ -68,14 +66,14 @@ def _input_gradient(
     """dL/dx [H, W, C_in, N]: the transposed products, added up where windows overlap."""
     height, _, in_channels, images = pixels.shape
     windows = pixels.new_empty(height, horizontal.out_size, horizontal.kernel_size * in_channels, images)
-    transposed = filters.transpose(3, 4)
+    rows = _by_row_and_period(windows, horizontal)
+    taps_of_phase = _by_phase_and_tap(filters.transpose(3, 4))
     written = set()
-    for i in range(vertical.out_size):
+    for i, grads in enumerate(_by_row_and_period(grad_out, horizontal)):
         for u, m in _taps_inside(i, vertical):
-            for columns in _column_periods(horizontal):
-                product = windows[m, columns]
-                filters_of_row = transposed[i % vertical.period, : len(product), u]
-                _multiply(filters_of_row, grad_out[i, columns], product, add=m in written)
+            filters_of_tap = taps_of_phase[i % vertical.period][u]
+            for product, grad in zip(rows[m], grads, strict=True):
+                _multiply(filters_of_tap[: len(product)], grad, product, add=m in written)
             written.add(m)
     for m in set(range(height)) - written:
         windows[m] = 0
@@ -86,16 +84,16 @@ def _weight_gradient(
     grad_out: Tensor, pixels: Tensor, filters: Tensor, vertical: AxisGrid, horizontal: AxisGrid
 ) -> Tensor:
     """dL/dW [P_h, P_w, K_h, C_out, K_w, C_in]: for each phase and tap the sum over its output pixels and images."""
-    windows = _column_windows(pixels, horizontal).transpose(2, 3)  # [H, W', N, K_w C_in]
+    windows = _by_row_and_period(_column_windows(pixels, horizontal).transpose(2, 3), horizontal)  # [.., N, K_w C_in]
     phases_h, phases_w, taps, *matrix = filters.shape
     grad = filters.new_zeros(phases_h, taps, phases_w, *matrix)
     products = grad.flatten(4)  # its slices [P_w, C_out, K_w C_in] are contiguous, which the batched GEMM asks for
-    for i in range(vertical.out_size):
+    for i, grads in enumerate(_by_row_and_period(grad_out, horizontal)):
         for u, m in _taps_inside(i, vertical):
-            for columns in _column_periods(horizontal):
-                product = products[i % vertical.period, u, : columns.stop - columns.start]
-                first = i < vertical.period and columns.start == 0
-                _multiply(grad_out[i, columns], windows[m, columns], product, add=not first)
+            product = products[i % vertical.period, u]
+            for r, (grad_of_period, window) in enumerate(zip(grads, windows[m], strict=True)):
+                first = i < vertical.period and r == 0
+                _multiply(grad_of_period, window, product[: len(window)], add=not first)
     return grad.transpose(1, 2)
 
 
@@ -116,10 +114,14 @@ def _taps_inside(i: int, vertical: AxisGrid) -> list[tuple[int, int]]:
     return [(u, start + u) for u in range(vertical.kernel_size) if 0 <= start + u < vertical.in_size]
 
 
-def _column_periods(horizontal: AxisGrid) -> list[slice]:
-    """The output columns, one period of phases at a time; the last may be cut short."""
-    period, size = horizontal.period, horizontal.out_size
-    return [slice(j, min(j + period, size)) for j in range(0, size, period)]
+def _by_row_and_period(rows: Tensor, horizontal: AxisGrid) -> list[tuple[Tensor, ...]]:
+    """[H, W', ...] as views: for each row its columns, one period of phases at a time (the last may be cut short)."""
+    return [row.split(horizontal.period) for row in rows.unbind(0)]
+
+
+def _by_phase_and_tap(filters: Tensor) -> list[tuple[Tensor, ...]]:
+    """[P_h, P_w, K_h, ...] as views [P_w, ...], one for each vertical phase and tap."""
+    return [taps.unbind(1) for taps in filters.unbind(0)]
 
 
 def _windows_inside(horizontal: AxisGrid) -> list[tuple[int, slice, slice]]:
