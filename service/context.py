@@ -39,8 +39,20 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def open_service_of(request: Request) -> Service:
-    """The same, for routes that need the models.
+def request_id_of(request: Request) -> str:
+    """The id that the middleware gave this request."""
+    return cast(str, request.state.request_id)
+
+
+# Dependencies are coroutines: plain functions would be run in threads, and health probes would wait for a free one.
+
+
+async def _any_service(request: Request) -> Service:
+    return service_of(request)
+
+
+async def _open_service(request: Request) -> Service:
+    """The service, for routes that need the models.
 
     Raises:
         NotReady: The models are still being loaded, or the service is stopping.
@@ -51,11 +63,10 @@ def open_service_of(request: Request) -> Service:
     return service
 
 
-def request_id_of(request: Request) -> str:
-    """The id that the middleware gave this request."""
-    return cast(str, request.state.request_id)
+async def _request_id(request: Request) -> str:
+    return request_id_of(request)
 
 
-AnyService = Annotated[Service, Depends(service_of)]
-OpenService = Annotated[Service, Depends(open_service_of)]
-RequestId = Annotated[str, Depends(request_id_of)]
+AnyService = Annotated[Service, Depends(_any_service)]
+OpenService = Annotated[Service, Depends(_open_service)]
+RequestId = Annotated[str, Depends(_request_id)]

@@ -117,11 +117,5 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may refuse in these ways, for the OpenAPI page."""
-    return {
-        error.status: {
-            "description": error.title,
-            "model": Problem,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-        for error in errors
-    }
+    content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {error.status: {"description": error.title, "content": content} for error in errors}

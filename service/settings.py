@@ -82,6 +82,9 @@ class Settings(BaseSettings):
         default=8192, ge=1, description="Most passes that one equivariance probe may cost; beyond that 413."
     )
     probe_samples: int = Field(default=64, ge=2, description="Images in a `GET /v1/equivariance` that names no number.")
+    keep_alive_s: int = Field(
+        default=65, ge=1, le=3600, description="Time an idle connection stays open; more than a load balancer's 60."
+    )
     drain_delay_s: float = Field(
         default=0.0,
         ge=0,

@@ -1,5 +1,6 @@
 """`POST /v1/classify`: what is in these images, according to an ensemble of scale sequences?"""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Annotated
@@ -93,8 +94,9 @@ async def _run(
     service: Service, model: ServedModel, encoded: Sequence[bytes], members: int, seed: int, aggregate: Aggregate
 ) -> tuple[ClassifyJob, float, Outcome[Answer]]:
     started = time.perf_counter()
-    images = await decode_and_prepare(service, model, encoded)
-    sequences = await service.workers.run(model.sample, members, seed)
+    images, sequences = await asyncio.gather(
+        decode_and_prepare(service, model, encoded), service.workers.run(model.sample, members, seed)
+    )
     decode_s = time.perf_counter() - started
     service.metrics.stage("decode", decode_s)
     job = ClassifyJob(model, images, sequences, aggregate)

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from service import schemas
 from service.context import OpenService, Service
-from service.errors import NotReady, UnknownModel
+from service.errors import NotReady, OptionOutOfRange, UnknownModel
 from service.problems import problem_responses
 from service.served import ServedModel
 
@@ -23,7 +23,12 @@ async def models(service: OpenService) -> schemas.ModelsResponse:
     return schemas.ModelsResponse(models=[_info(service, model) for model in service.engine.models])
 
 
-@router.get("/v1/models/{name}", summary="One model", responses=problem_responses(UnknownModel, NotReady))
+# The framework documents a 422 for every path with a parameter; in ours it is a problem like all others.
+@router.get(
+    "/v1/models/{name}",
+    summary="One model",
+    responses=problem_responses(UnknownModel, OptionOutOfRange, NotReady),
+)
 async def model(name: str, service: OpenService) -> schemas.ModelInfo:
     """One loaded model with all of its config."""
     found = service.engine.model(name)

@@ -63,7 +63,11 @@ async def test_the_description_shows_the_three_forms_and_every_refusal(client):
         assert documented == {200} | {refusal.status for refusal in REFUSALS} - {499}
         for status, response in post["responses"].items():
             expected = "application/json" if status == "200" else "application/problem+json"
-            assert expected in response["content"]
+            assert set(response["content"]) == {expected}
+
+
+async def test_the_description_knows_no_other_form_of_error(client):
+    assert "HTTPValidationError" not in (await client.get("/openapi.json")).text
 
 
 async def test_the_description_names_every_option_with_its_range(client):
