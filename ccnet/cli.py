@@ -4,6 +4,7 @@ Bad input ends with exit status 2 and one line on stderr that says what is allow
 """
 
 import json
+import logging
 import os
 import secrets
 import sys
@@ -134,9 +135,12 @@ def sequences(
     seed: SeedOption = None,
     std: Annotated[float, typer.Option(help="Standard deviation of a scale before rounding.")] = 0.05,
     in_size: Annotated[int, typer.Option(help="Side of the network's input, px.")] = 32,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also say how many draws were not valid.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Draw scale sequences and show the map sizes of every layer (Table 4)."""
+    if verbose:
+        logging.basicConfig(level=logging.DEBUG, format="%(message)s")
     seed = secrets.randbits(32) if seed is None else seed
     drawn = sample_scale_sequences(ensemble_size, seed=seed, std=std, in_size=(in_size, in_size))
     if as_json:
@@ -265,9 +269,10 @@ def evaluate(
         print_json(metrics)
         return
     table = Table("k", "accuracy", "std over draws", title=f"{loaded.name} on {metrics['n']:,} images of {name}")
-    for row in metrics.get("ensembles", [{"size": 1, "accuracy": metrics["accuracy"], "accuracy_std": None}]):
-        spread = "-" if row["accuracy_std"] is None else f"{row['accuracy_std']:.2%}"
-        table.add_row(str(row["size"]), f"{row['accuracy']:.2%}", spread)
+    if "ensembles" not in metrics:
+        table.add_row("-", f"{metrics['accuracy']:.2%}", "-")
+    for row in metrics.get("ensembles", []):
+        table.add_row(str(row["size"]), f"{row['accuracy_mean']:.2%}", f"{row['accuracy_std']:.2%}")
     console.print(table)
 
 

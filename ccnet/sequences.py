@@ -9,6 +9,7 @@ independently. The paper's text says standard deviation 0.01; its own Table 4 ca
 which is our default (`SPREADS` names both).
 """
 
+import logging
 import math
 import random
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ SPREADS = {"table4": 0.05, "text": 0.01}  # standard deviation that Table 4 fits
 _TRIES = 10_000  # draws for one sequence, and for one more distinct sequence, before giving up
 
 Method = Literal["corrected", "conditioned"]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -183,12 +185,13 @@ def sample_scale_sequences(
                 f"asked for {k}. Ask for fewer or widen the distribution"
             )
         drawn[sequence] = None
+    logger.debug("drew %d sequences; %d axes were not valid and drawn again", k, sampler.rejected)
     return list(drawn)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _AxisSampler:
-    """Draws one axis of a sequence; the arguments of `sample_scale_sequences`."""
+    """Draws one axis of a sequence; the arguments of `sample_scale_sequences`, and how many draws were not valid."""
 
     layers: int
     total: Fraction
@@ -196,6 +199,7 @@ class _AxisSampler:
     max_denominator: int
     min_scale: Fraction
     max_scale: Fraction
+    rejected: int = 0
 
     def __post_init__(self) -> None:
         if self.layers < 1:
@@ -215,6 +219,7 @@ class _AxisSampler:
             scales = self._propose(rng)
             if scales is not None and self._keeps_size(scales, in_size):
                 return (Fraction(1), *scales)
+            self.rejected += 1
         raise SequenceError(
             f"no valid sequence in {_TRIES} tries: {self.layers} scales around "
             f"{float(self.total) ** (1 / self.layers):.3f} with std {self.std}, each in "
