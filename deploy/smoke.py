@@ -13,6 +13,7 @@ Images and build arguments come from the environment, as docker-compose.yml says
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -186,6 +187,7 @@ def check_prometheus(client: httpx.Client) -> None:
 
 def main() -> None:
     """The whole run."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to stop"))  # an exit cleans up, a plain SIGTERM would not
     with running_stack() as stack:
         wait_for(
             "the image's health check is healthy",
