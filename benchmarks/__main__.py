@@ -1,4 +1,4 @@
-"""Run every benchmark, one after the other, each in a process of its own: `python -m benchmarks [NAME ...]`."""
+"""Run benchmarks one after the other, each in a process of its own: `python -m benchmarks [--save] [NAME ...]`."""
 
 import subprocess
 import sys
@@ -8,14 +8,15 @@ NAMES = ("training_step", "memory")
 
 def main() -> int:
     """Run the benchmarks named on the command line, or all; the exit status of the first that fails."""
-    names = sys.argv[1:] or NAMES
+    options = [word for word in sys.argv[1:] if word == "--save"]
+    names = [word for word in sys.argv[1:] if word not in options] or list(NAMES)
     unknown = [name for name in names if name not in NAMES]
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
         return 2
     for name in names:
         print(f"== {name}", flush=True)
-        status = subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=False).returncode
+        status = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *options], check=False).returncode
         if status:
             return status
     return 0

@@ -16,7 +16,7 @@ from fractions import Fraction
 
 import torch
 
-from benchmarks.report import print_json_line
+from benchmarks.report import report
 from ccnet import CCConv2d, available_backends
 
 BATCH, CHANNELS, KERNEL, SCALE = 50, 32, 3, Fraction(2, 3)
@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--sizes", default="32,64,96,128")
     parser.add_argument("--training", action="store_true", help="forward and backward instead of forward")
     parser.add_argument("--one", nargs=2, metavar=("BACKEND", "SIZE"), help=argparse.SUPPRESS)
+    parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results")
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measure(arguments.one[0], int(arguments.one[1]), arguments.training)))
@@ -39,7 +40,7 @@ def main() -> None:
             row = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             rows.append(row)
             print(f"{size:4} {backend:9} {row['peak_mib']:9.0f} MiB  {row['seconds']:7.2f} s", flush=True)
-    print_json_line("memory", rows)
+    report("memory", rows, save=arguments.save)
 
 
 def measure(backend: str, size: int, training: bool) -> dict[str, object]:

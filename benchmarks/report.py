@@ -1,8 +1,9 @@
-"""What every benchmark prints: a table for people, and one JSON line last for programs."""
+"""What every benchmark prints: a table for people, and one JSON line last for programs; and where results are kept."""
 
 import json
 import os
 import statistics
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,19 +17,23 @@ def median_and_spread(values: list[float]) -> tuple[float, float]:
     return statistics.median(values), (quartiles[2] - quartiles[0]) / 2
 
 
-def print_json_line(benchmark: str, rows: list[dict[str, Any]]) -> None:
-    """The measured rows with where and on what they were measured."""
-    print(
-        json.dumps(
-            {
-                "benchmark": benchmark,
-                "rows": rows,
-                "threads": torch.get_num_threads(),
-                "load_average": os.getloadavg()[0],
-                "hardware": provenance.hardware(torch.device("cpu")),
-                "versions": provenance.versions(),
-                "git_commit": provenance.git_commit(),
-                "date": provenance.now(),
-            }
-        )
-    )
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def report(benchmark: str, rows: list[dict[str, Any]], *, save: bool) -> None:
+    """Print the measured rows as one JSON line, with where and on what they were measured; keep them if asked to."""
+    document = {"benchmark": benchmark, "rows": rows, "load_average": os.getloadavg()[0], **where()}
+    print(json.dumps(document))
+    if save:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{benchmark}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def where() -> dict[str, Any]:
+    """The machine, the versions and the commit behind a result."""
+    return {
+        "hardware": provenance.hardware(torch.device("cpu")),
+        "versions": provenance.versions(),
+        "git_commit": provenance.git_commit() or "unknown",
+        "date": provenance.now(),
+    }

@@ -8,11 +8,12 @@ sequence, as in training. Reports medians, half the interquartile range, and the
 
 import argparse
 import time
+from typing import Any
 
 import torch
 from torch import nn
 
-from benchmarks.report import median_and_spread, print_json_line
+from benchmarks.report import median_and_spread, report
 from ccnet import CCNet, ConvNet, sample_scale_sequences
 
 BATCH = 64
@@ -23,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--save", action="store_true", help="keep the result in benchmarks/results")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
@@ -40,14 +42,15 @@ def main() -> None:
             nn.functional.cross_entropy(logits, labels).backward()
             optimizers[name].step()
             seconds[name].append(time.perf_counter() - start)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, values in seconds.items():
         median, spread = median_and_spread(values[WARM_UP:])
         rows.append({"network": name, "median_s": round(median, 4), "spread_s": round(spread, 4)})
         print(f"{name:8} {median * 1e3:7.1f} ms  +- {spread * 1e3:.1f}")
     ratio = rows[0]["median_s"] / rows[1]["median_s"]
     print(f"ratio    {ratio:7.2f}")
-    print_json_line("training_step", [*rows, {"ratio": round(ratio, 3), "batch": BATCH, "steps": arguments.steps}])
+    rows.append({"ratio": round(ratio, 3), "batch": BATCH, "steps": arguments.steps})
+    report("training_step", rows, save=arguments.save)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,216 @@
+"""Write what was measured into README.md and docs/performance.md.
+
+    python -m benchmarks.publish            measure Table 1 of the shipped checkpoints, ask a real server, then fill
+    python -m benchmarks.publish --fill     fill the documents from what was measured before
+
+Accuracies come from each checkpoint's config.json, where `ccnet train` or `ccnet evaluate --write` put them; Table 1
+and the answer of the quick start from `benchmarks/results/published.json`, which this script writes; times and memory
+from the results that `python -m benchmarks --save` keeps.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.report import RESULTS, where
+from ccnet import load_checkpoint
+from ccnet.data import load_dataset
+from ccnet.equivariance import noise_images, table1
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PUBLISHED = RESULTS / "published.json"
+CHECKPOINTS = {"CCNet": "fashion-mnist-ccnet", "ConvNet": "fashion-mnist-convnet"}
+SAMPLES, SEED, PORT = 1000, 0, 8765
+PAPER_TABLE_1 = {  # cosine of (Baseline, CC-net) at each max shift
+    "CIFAR-10 images": {2: (0.90, 0.92), 4: (0.78, 0.85), 6: (0.65, 0.77)},
+    "noise": {2: (0.80, 0.91), 4: (0.67, 0.85), 6: (0.56, 0.85)},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--fill", action="store_true", help="measure nothing; fill README from the stored results")
+    if not parser.parse_args().fill:
+        PUBLISHED.parent.mkdir(exist_ok=True)
+        measured = {"table1": measure_table1(), "answer": ask_a_server()}
+        published = {**measured, "samples": SAMPLES, "seed": SEED, **where()}
+        PUBLISHED.write_text(json.dumps(published, indent=1) + "\n", encoding="utf-8")
+    for document in DOCUMENTS:
+        document.write_text(filled(document.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def filled(text: str) -> str:
+    """A document with its measured blocks, `<!-- name -->` to `<!-- /name -->`, made anew."""
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    configs = {
+        name: json.loads((ROOT / "checkpoints" / folder / "config.json").read_text(encoding="utf-8"))
+        for name, folder in CHECKPOINTS.items()
+    }
+    blocks = {
+        "answer": f"```json\n{json.dumps(published['answer'], indent=2)}\n```",
+        "results": accuracy_block(configs) + "\n\n" + table1_block(published),
+        "training step": training_step_block(),
+        "memory": memory_block(),
+    }
+    for name, block in blocks.items():
+        pattern = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
+        marked = f"<!-- {name} -->\n{block}\n<!-- /{name} -->".replace("\\", r"\\")
+        text = pattern.sub(marked, text)
+    return text
+
+
+def accuracy_block(configs: dict[str, dict[str, Any]]) -> str:
+    """Accuracy of one sequence, of ensembles, and of ConvNet, from the checkpoints' own measurements."""
+    cc, conv = configs["CCNet"]["metrics"], configs["ConvNet"]["metrics"]
+    rows = [f"| ConvNet | {conv['accuracy']:.2%} | {conv['nll']:.4f} |"]
+    for row in cc["ensembles"]:
+        members = "one sequence" if row["size"] == 1 else f"ensemble of {row['size']}"
+        rows.append(
+            f"| CCNet, {members} | {row['accuracy_mean']:.2%} ± {row['accuracy_std']:.2%} | {row['nll_mean']:.4f} |"
+        )
+    recipe = configs["CCNet"]["training"]["config"]
+    return "\n".join(
+        [
+            f"Accuracy on all {cc['n']:,} test images of Fashion-MNIST, both networks trained for {recipe['epochs']}",
+            f"epochs with the recipe `{recipe['recipe']}` (one seed each), measured from the shipped files:",
+            "",
+            "| network | accuracy | negative log-likelihood |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+            f"Mean ± standard deviation over {cc['draws']} draws from {len(cc['sequences'])} sequences. "
+            + source("ccnet evaluate", cc),
+        ]
+    )
+
+
+def table1_block(published: dict[str, Any]) -> str:
+    """Shift-equivariance of the last map beside the paper's."""
+    lines = [
+        "Shift-equivariance as in the paper's Table 1 (cosine of the last maps after shifting back;",
+        f"{published['samples']:,} images, 95% interval over images). {source('python -m benchmarks.publish', published)}",
+        "",
+        "| input | max shift | ConvNet | CCNet | same label (ConvNet, CCNet) | paper: baseline, CC-net |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    papers = {"dataset": "CIFAR-10 images", "noise": "noise"}
+    for source, rows in published["table1"].items():
+        for conv, cc in zip(rows["ConvNet"], rows["CCNet"], strict=True):
+            paper = PAPER_TABLE_1[papers[source]][conv["max_shift"]]
+            cosines = [f"{r['cosine_mean']:.3f} ({r['ci95'][0]:.3f} to {r['ci95'][1]:.3f})" for r in (conv, cc)]
+            same = f"{conv['consistency']:.1%}, {cc['consistency']:.1%}"
+            lines.append(
+                f"| {'Fashion-MNIST' if source == 'dataset' else 'noise'} | ±{conv['max_shift']} | {cosines[0]} "
+                f"| {cosines[1]} | {same} | {paper[0]:.2f}, {paper[1]:.2f} ({papers[source]}) |"
+            )
+    return "\n".join(lines)
+
+
+def training_step_block() -> str:
+    """Time of a training step beside ConvNet's."""
+    result = json.loads((RESULTS / "training_step.json").read_text(encoding="utf-8"))
+    cc, conv, ratio = result["rows"]
+    return "\n".join(
+        [
+            f"One step (forward, backward, AdamW) at batch {ratio['batch']}, median of {ratio['steps']}, half the",
+            "interquartile range:",
+            "",
+            "| CCNet | ConvNet | ratio | target |",
+            "| --- | --- | --- | --- |",
+            f"| {cc['median_s']:.3f} ± {cc['spread_s']:.3f} s | {conv['median_s']:.3f} ± {conv['spread_s']:.3f} s "
+            f"| {ratio['ratio']:.2f} | 0.5 s and 5x |",
+            "",
+            source("python -m benchmarks.training_step", result),
+        ]
+    )
+
+
+def memory_block() -> str:
+    """Peak memory of one layer under every backend."""
+    result = json.loads((RESULTS / "memory.json").read_text(encoding="utf-8"))
+    backends = list(dict.fromkeys(row["backend"] for row in result["rows"]))
+    sizes = list(dict.fromkeys(row["size"] for row in result["rows"]))
+    cell = {(r["backend"], r["size"]): f"{r['peak_mib']:,.0f} MiB, {r['seconds']:.2f} s" for r in result["rows"]}
+    table = [f"| {size}x{size} | " + " | ".join(cell[backend, size] for backend in backends) + " |" for size in sizes]
+    what = "forward and backward" if result["rows"][0]["training"] else "forward"
+    return "\n".join(
+        [
+            "Peak memory above the input's, and time, of one layer (32 to 32 channels, 3x3, s = 2/3, batch 50;",
+            f"{what}):",
+            "",
+            "| input | " + " | ".join(backends) + " |",
+            "| --- |" + " --- |" * len(backends),
+            *table,
+            "",
+            source("python -m benchmarks.memory", result),
+        ]
+    )
+
+
+def source(command: str, result: dict[str, Any]) -> str:
+    """One line that says where numbers come from."""
+    seed = f", seed {result['seed']}" if "seed" in result else ""
+    torch_version = result["versions"]["torch"]
+    return (
+        f"Source: `{command}`, commit {result['git_commit'][:10]}{seed}, {result['hardware']}, torch {torch_version}."
+    )
+
+
+def measure_table1() -> dict[str, dict[str, list[dict[str, object]]]]:
+    """Rows of Table 1 for both networks, on test images and on noise."""
+    pictures = load_dataset("fashion-mnist", "test").first(SAMPLES).images
+    results: dict[str, dict[str, list[dict[str, object]]]] = {"dataset": {}, "noise": {}}
+    for name, folder in CHECKPOINTS.items():
+        checkpoint = load_checkpoint(ROOT / "checkpoints" / folder)
+        preprocessing = checkpoint.preprocessing
+        noise = noise_images(SAMPLES, (preprocessing.channels, *preprocessing.input_size), SEED)
+        inputs = {"dataset": (checkpoint.preprocess(pictures), preprocessing.black), "noise": (noise, 0.0)}
+        for source, (images, fill) in inputs.items():
+            rows = table1(checkpoint.model, images, seed=SEED, fill=fill)
+            results[source][name] = [row.row() for row in rows]
+            print(name, source, [round(row.cosine_mean, 3) for row in rows], flush=True)
+    return results
+
+
+def ask_a_server() -> dict[str, Any]:
+    """The quick start's request to a real server on a port of its own; the answer without times and ids."""
+    environment = {**os.environ, "CCNET_PORT": str(PORT), "CCNET_CHECKPOINTS": str(ROOT / "checkpoints")}
+    server = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{PORT}"
+        wait_until_ready(url)
+        picture = (ROOT / "docs" / "pictures" / "sneaker.png").read_bytes()
+        options = {"ensemble_size": 4, "seed": 7, "top_k": 2}
+        answer = httpx.post(f"{url}/v1/classify", params=options, files={"images": picture}, timeout=60)
+        answer.raise_for_status()
+        document: dict[str, Any] = answer.json()
+        return {key: document[key] for key in ("model", "ensemble_size", "seed", "results")}
+    finally:
+        server.terminate()
+        server.wait(timeout=60)
+
+
+def wait_until_ready(url: str, timeout_s: float = 60) -> None:
+    """Return when the server has loaded its models."""
+    give_up = time.monotonic() + timeout_s
+    while time.monotonic() < give_up:
+        try:
+            if httpx.get(f"{url}/health/ready").status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise TimeoutError(f"the server at {url} was not ready within {timeout_s} s")
+
+
+if __name__ == "__main__":
+    main()
