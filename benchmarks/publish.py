@@ -97,22 +97,22 @@ def table1_block(published: dict[str, Any]) -> str:
     """Shift-equivariance of the last map beside the paper's."""
     lines = [
         "Shift-equivariance as in the paper's Table 1 (cosine of the last maps after shifting back;",
-        f"{published['samples']:,} images, 95% interval over images). {source('python -m benchmarks.publish', published)}",
+        f"{published['samples']:,} images, 95% interval over images):",
         "",
         "| input | max shift | ConvNet | CCNet | same label (ConvNet, CCNet) | paper: baseline, CC-net |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     papers = {"dataset": "CIFAR-10 images", "noise": "noise"}
-    for source, rows in published["table1"].items():
+    for kind, rows in published["table1"].items():
         for conv, cc in zip(rows["ConvNet"], rows["CCNet"], strict=True):
-            paper = PAPER_TABLE_1[papers[source]][conv["max_shift"]]
+            paper = PAPER_TABLE_1[papers[kind]][conv["max_shift"]]
             cosines = [f"{r['cosine_mean']:.3f} ({r['ci95'][0]:.3f} to {r['ci95'][1]:.3f})" for r in (conv, cc)]
             same = f"{conv['consistency']:.1%}, {cc['consistency']:.1%}"
             lines.append(
-                f"| {'Fashion-MNIST' if source == 'dataset' else 'noise'} | ±{conv['max_shift']} | {cosines[0]} "
-                f"| {cosines[1]} | {same} | {paper[0]:.2f}, {paper[1]:.2f} ({papers[source]}) |"
+                f"| {'Fashion-MNIST' if kind == 'dataset' else 'noise'} | ±{conv['max_shift']} | {cosines[0]} "
+                f"| {cosines[1]} | {same} | {paper[0]:.2f}, {paper[1]:.2f} ({papers[kind]}) |"
             )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", source("python -m benchmarks.publish", published)])
 
 
 def training_step_block() -> str:
