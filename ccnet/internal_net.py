@@ -72,7 +72,9 @@ class InternalNet(nn.Module):
         Returns:
             [M, C_out, C_in] ("distance") or [M, C_out, C_in, K_h, K_w] ("offset").
         """
-        weights = self.last(self._features(points))
+        # The bias as the weight of a hidden value of 1: adding it separately would write all the weights twice.
+        features = nn.functional.pad(self._features(points), (0, 1), value=1.0)
+        weights = features @ torch.cat([self.last.weight, self.last.bias[:, None]], dim=1).mT
         if self.kernel_input == "distance":
             return weights.view(-1, self.out_channels, self.in_channels)
         # The last layer's rows are stored in the order (K_h, C_out, K_w, C_in) in which the discrete backend's matrix

@@ -79,18 +79,23 @@ def _gather(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid
     rows, rounds_h = _padded_windows(vertical)
     columns, rounds_w = _padded_windows(horizontal)
     images, in_channels = x.shape[:2]
+    kernel_height, kernel_width = vertical.kernel_size, horizontal.kernel_size
     margins = (horizontal.pad_before, horizontal.pad_after, vertical.pad_before, vertical.pad_after)
     padded = torch.nn.functional.pad(x.permute(0, 2, 3, 1), (0, 0, *margins)).flatten(1, 2)  # [N, H W, C_in]
     width = horizontal.in_size + horizontal.pad_before + horizontal.pad_after
-    row_of = torch.tensor(rows, device=x.device).view(rounds_h, phases_h, 1, 1, vertical.kernel_size, 1)
-    column_of = torch.tensor(columns, device=x.device).view(1, 1, rounds_w, phases_w, 1, horizontal.kernel_size)
+    row_of = torch.tensor(rows, device=x.device).view(rounds_h, phases_h, 1, 1, kernel_height, 1)
+    column_of = torch.tensor(columns, device=x.device).view(1, 1, rounds_w, phases_w, 1, kernel_width)
     pixel = (row_of * width + column_of).permute(1, 3, 0, 2, 4, 5)  # [P_h, P_w, rounds_h, rounds_w, K_h, K_w]
     neighbours = padded.index_select(1, pixel.flatten())  # [N, P_h P_w rounds K_h K_w, C_in]
-    window = vertical.kernel_size * horizontal.kernel_size * in_channels
-    neighbours = neighbours.view(images, phases_h * phases_w, rounds_h * rounds_w, window)
-    neighbours = neighbours.transpose(0, 1).flatten(1, 2)  # [P, N rounds, K_h K_w C_in]
-    filters = weights.permute(0, 1, 4, 5, 3, 2).reshape(phases_h * phases_w, window, out_channels)
-    out = torch.bmm(neighbours, filters)  # [P, N rounds, C_out]
+    neighbours = neighbours.view(
+        images, phases_h * phases_w, rounds_h * rounds_w, kernel_height, kernel_width * in_channels
+    )
+    neighbours = neighbours.transpose(0, 1).flatten(1, 2)  # [P, N rounds, K_h, K_w C_in]
+    # One product a vertical tap, so that filters are read as they were generated: [P, K_h, C_out, K_w C_in].
+    filters = weights.permute(0, 1, 4, 2, 5, 3).flatten(0, 1).flatten(3)
+    out = torch.bmm(neighbours[:, :, 0], filters[:, 0].mT)  # [P, N rounds, C_out]
+    for u in range(1, kernel_height):
+        out = torch.baddbmm(out, neighbours[:, :, u], filters[:, u].mT)
     out = out.view(phases_h, phases_w, images, rounds_h, rounds_w, out_channels).permute(2, 5, 3, 0, 4, 1)
     out = out.reshape(images, out_channels, rounds_h * phases_h, rounds_w * phases_w)
     return out[:, :, : vertical.out_size, : horizontal.out_size]
