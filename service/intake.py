@@ -7,17 +7,13 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from fastapi import Request
-from numpy.typing import NDArray
 from torch import Tensor
 
 from service.context import Service
-from service.images import ImageLimits, decode_image
+from service.images import decode_image
 from service.served import ServedModel
 from service.uploads import PART_NAME, read_body, split_images
-
-Pixels = NDArray[np.uint8]
 
 # One black pixel.
 _EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -74,28 +70,24 @@ async def receive_images(request: Request, service: Service) -> list[bytes]:
     return await service.workers.run(split_images, body, content_type, settings.max_images_per_request)
 
 
-async def decode_images(service: Service, encoded: Sequence[bytes]) -> list[Pixels]:
-    """uint8 pixels of every image.
+async def decode_and_prepare(
+    service: Service, models: Sequence[ServedModel], encoded: Sequence[bytes]
+) -> list[tuple[Tensor, ...]]:
+    """For every model each image as it wants it, float32 [1, C, H, W].
+
+    An image is prepared as soon as it is decoded and its pixels are let go, so that a request of many large pictures
+    never holds more of them than there are worker threads.
 
     Raises:
         Malformed, TooLarge, UnsupportedImage: As `service.images.decode_image` says; the message names the image.
     """
-    limits = ImageLimits(service.settings.max_image_pixels)
-    return await service.workers.map(lambda index, data: decode_image(data, limits, f"image {index}"), encoded)
 
+    def one(index: int, data: bytes) -> list[Tensor]:
+        pixels = decode_image(data, service.settings.max_image_pixels, f"image {index}")
+        return [model.prepare([pixels]) for model in models]
 
-async def decode_and_prepare(service: Service, model: ServedModel, encoded: Sequence[bytes]) -> tuple[Tensor, ...]:
-    """Each image as the model wants it, float32 [1, C, H, W]; its pixels are let go at once.
-
-    Raises:
-        Malformed, TooLarge, UnsupportedImage: As `service.images.decode_image` says; the message names the image.
-    """
-    limits = ImageLimits(service.settings.max_image_pixels)
-
-    def one(index: int, data: bytes) -> Tensor:
-        return model.prepare([decode_image(data, limits, f"image {index}")])
-
-    return tuple(await service.workers.map(one, encoded))
+    prepared = await service.workers.map(one, encoded)
+    return list(zip(*prepared, strict=True))
 
 
 def chosen_seed(seed: int | None) -> int:

@@ -94,8 +94,8 @@ async def _run(
     service: Service, model: ServedModel, encoded: Sequence[bytes], members: int, seed: int, aggregate: Aggregate
 ) -> tuple[ClassifyJob, float, Outcome[Answer]]:
     started = time.perf_counter()
-    images, sequences = await asyncio.gather(
-        decode_and_prepare(service, model, encoded), service.workers.run(model.sample, members, seed)
+    (images,), sequences = await asyncio.gather(
+        decode_and_prepare(service, [model], encoded), service.workers.run(model.sample, members, seed)
     )
     decode_s = time.perf_counter() - started
     service.metrics.stage("decode", decode_s)

@@ -1,5 +1,6 @@
 """Image files made by the tests."""
 
+import functools
 import io
 import struct
 import zlib
@@ -29,6 +30,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+@functools.cache
 def huge_png(side: int = 30_000) -> bytes:
     """A PNG of side x side black pixels of 1 bit, about 100 kB, made row by row and never held decoded."""
     packer = zlib.compressobj(9)
@@ -37,3 +39,16 @@ def huge_png(side: int = 30_000) -> bytes:
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     data = b"".join(rows) + packer.flush()
     return PNG_SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
+
+
+def webp_on_canvas(side: int) -> bytes:
+    """An animated WebP of side x side pixels whose only frame covers 16 x 16 of them; a hundred bytes."""
+    image = encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True)[12:]  # without its RIFF header
+    canvas = bytes([0x02, 0, 0, 0]) + 2 * (side - 1).to_bytes(3, "little")
+    frame = bytes(6) + 2 * (16 - 1).to_bytes(3, "little") + bytes([100, 0, 0, 0]) + image
+    chunks = _webp_chunk(b"VP8X", canvas) + _webp_chunk(b"ANIM", bytes(6)) + _webp_chunk(b"ANMF", frame)
+    return _webp_chunk(b"RIFF", b"WEBP" + chunks)
+
+
+def _webp_chunk(kind: bytes, data: bytes) -> bytes:
+    return kind + struct.pack("<I", len(data)) + data
