@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from ccnet.backends import resolve_backend
 from ccnet.errors import CcnetError, SequenceError
 from ccnet.layer import CCConv2d
 from ccnet.sequences import TOTAL_SCALE, ScaleSequence
@@ -61,6 +62,11 @@ class CCNet(nn.Module):
             for j, (out, size, _) in enumerate(TABLE_3)
         )
         self.head = _head(in_size, classes)
+
+    @property
+    def backend(self) -> str:
+        """The backend that its layers run on, "auto" resolved; several names with commas where they differ."""
+        return ", ".join(sorted({resolve_backend(str(layer.backend)) for layer in self.layers}))
 
     def forward(self, x: Tensor, sequence: ScaleSequence) -> Tensor:
         """Logits of one pass: images [N, C, H, W] and one sequence for all of them -> [N, classes]."""

@@ -24,14 +24,23 @@ def available_backends(device: torch.device | str | None = None) -> tuple[str, .
     return tuple(_BACKENDS)
 
 
-def get_backend(name: str) -> Backend:
-    """The backend of a name; "auto" is `discrete`, which is the fastest for every scale.
+def resolve_backend(name: str) -> str:
+    """The name of the backend that runs: "auto" is "discrete", the fastest for every scale; others are themselves.
 
     Raises:
         CcnetError: no backend has that name.
     """
     if name == "auto":
-        return _BACKENDS["discrete"]
+        return "discrete"
     if name not in _BACKENDS:
         raise CcnetError(f'no backend {name!r}; there are "auto", {", ".join(repr(b) for b in _BACKENDS)}')
-    return _BACKENDS[name]
+    return name
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of a name, "auto" resolved.
+
+    Raises:
+        CcnetError: no backend has that name.
+    """
+    return _BACKENDS[resolve_backend(name)]
