@@ -76,6 +76,11 @@ class Preprocessing:
             stds.append(float(np.sqrt(histogram @ levels**2 / pixels - mean**2)))
         return cls(channels, (height, width), input_size, tuple(means), tuple(stds))
 
+    @property
+    def black(self) -> tuple[float, ...]:
+        """What a black pixel becomes, (0 - mean) / std, one value a channel: the ground that pictures are centred on."""
+        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`, for what was read from JSON.

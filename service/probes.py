@@ -13,14 +13,13 @@ from torch import Tensor
 
 from ccnet.data import ImageDataset, load_dataset
 from ccnet.equivariance import ShiftSimilarity, SimilarityMap, noise_images, similarity_map, table1
+from ccnet.sequences import ScaleSequence
 from service.engine import Progress
 from service.errors import OptionOutOfRange
 from service.served import ServedModel
 
 Border = Literal["zero", "circular", "reflect"]
-
-# A measurement takes the features of an image and its label, which are two passes.
-PASSES_PER_IMAGE = 2
+Members = Literal["split", "each"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +30,18 @@ class ProbePlan:
         model: What is measured.
         max_shifts: The rows, px.
         border: What enters a shifted image.
-        members: Scale sequences dealt out among the images; None leaves the number to the library.
+        fill: The value that enters under border "zero", one number or one a channel, as the model's input has it.
+        ensemble_size: Scale sequences, for a model that takes any.
+        members: Whether the sequences are dealt out among the images ("split") or used on all of them ("each").
         seed: Of shifts, sequences and bootstrap.
     """
 
     model: ServedModel
     max_shifts: Sequence[int]
     border: Border
-    members: int | None
+    fill: float | tuple[float, ...]
+    ensemble_size: int
+    members: Members
     seed: int
 
     def table(self, images: Tensor, progress: Progress) -> list[ShiftSimilarity]:
@@ -50,19 +53,30 @@ class ProbePlan:
         return similarity_map(self.model.subject, images, max(self.max_shifts), on_progress=progress, **self._common())
 
     def table_passes(self, images: int) -> int:
-        """Cost of `table`: for every row each image and its shifted copy."""
-        return 2 * PASSES_PER_IMAGE * images * len(self.max_shifts)
+        """Cost of `table`: for every row each image and its shifted copy, once or under each sequence."""
+        return 2 * images * len(self.max_shifts) * self._rounds
 
     def map_passes(self, images: int) -> int:
-        """Cost of `map`: each image once and at every shift."""
+        """Cost of `map`: each image once and at every shift, once or under each sequence."""
         side = 2 * max(self.max_shifts) + 1
-        return PASSES_PER_IMAGE * images * (side * side + 1)
+        return images * (side * side + 1) * self._rounds
+
+    @property
+    def _rounds(self) -> int:
+        """How often an image is measured."""
+        return self.ensemble_size if self.model.takes_sequences and self.members == "each" else 1
 
     def _common(self) -> dict[str, Any]:
-        common: dict[str, Any] = {"seed": self.seed, "border": self.border}
-        if self.model.takes_sequences and self.members is not None:
-            common["ensemble_size"] = self.members
-        return common
+        sequences: tuple[ScaleSequence, ...] | None = None
+        if self.model.takes_sequences:  # drawn as for classification, by the model's own distribution
+            sequences = self.model.sample(self.ensemble_size, self.seed)
+        return {
+            "sequences": sequences,
+            "members": self.members,
+            "seed": self.seed,
+            "border": self.border,
+            "fill": self.fill,
+        }
 
 
 def noise(model: ServedModel, samples: int, seed: int) -> Tensor:

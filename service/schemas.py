@@ -13,6 +13,8 @@ MAX_SEED = 2**53 - 1  # the largest whole number that every JSON reader keeps ex
 MAX_TIMEOUT_MS = 600_000
 MAX_SHIFT_PX = 16
 MAX_SHIFTS = 8  # max_shift values in one request
+TABLE_MEMBERS = 8  # default of a table: sequences are dealt out among the images, more of them cost no more passes
+UPLOAD_MEMBERS = 4  # default of uploaded images: each sequence is used on every one and costs all passes again
 INCLUDABLE = ("members", "logits")
 
 # What an option takes, in the words of an error message.
@@ -56,11 +58,12 @@ def _option(name: str, text: str, **more: Any) -> Any:
     return Field(description=f"{text} Takes {ALLOWED[name]}.", **more)
 
 
+def _ensemble_size(text: str) -> Any:
+    return _option("ensemble_size", text, ge=1, le=MAX_ENSEMBLE_SIZE)
+
+
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-EnsembleSize = Annotated[
-    int | None,
-    _option("ensemble_size", "Members of the ensemble: scale sequences sampled.", ge=1, le=MAX_ENSEMBLE_SIZE),
-]
+EnsembleSize = Annotated[int | None, _ensemble_size("Members of the ensemble: scale sequences sampled.")]
 Seed = Annotated[int | None, _option("seed", "Decides what is drawn; drawn and echoed when absent.", ge=0, le=MAX_SEED)]
 TimeoutMs = Annotated[
     int | None, _option("timeout_ms", "Deadline of the whole request; then 504.", ge=1, le=MAX_TIMEOUT_MS)
@@ -111,7 +114,6 @@ class ProbeOptions(Options):
 
     max_shift: MaxShift = "2,4,6"
     border: Border = "zero"
-    ensemble_size: EnsembleSize = None
     seed: Annotated[int, _option("seed", "Decides shifts, sequences, noise and bootstrap.", ge=0, le=MAX_SEED)] = 0
     timeout_ms: TimeoutMs = None
 
@@ -124,6 +126,9 @@ class TableOptions(ProbeOptions):
     """Options of `GET /v1/equivariance`."""
 
     model: Annotated[ModelName | None, _option("model", "Which model.")] = None
+    ensemble_size: Annotated[
+        int | None, _ensemble_size(f"Scale sequences dealt out among the images; {TABLE_MEMBERS} when absent.")
+    ] = None
     input: Annotated[Literal["noise", "dataset"], _option("input", "What is shifted.")] = "noise"
     samples: Annotated[int | None, _option("samples", "Images, each shifted once a row.", ge=2, le=10_000)] = None
 
@@ -132,6 +137,9 @@ class UploadProbeOptions(ProbeOptions):
     """Options of `POST /v1/equivariance`."""
 
     models: Annotated[str | None, _option("models", "Models side by side; all when absent.")] = None
+    ensemble_size: Annotated[
+        int | None, _ensemble_size(f"Scale sequences, each used on every image; {UPLOAD_MEMBERS} when absent.")
+    ] = None
     format: Annotated[Literal["json"], _option("format", "Form of the answer.")] = "json"
 
 

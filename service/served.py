@@ -55,6 +55,10 @@ class ServedModel(Protocol):
         """Channels of its input."""
 
     @property
+    def black(self) -> tuple[float, ...]:
+        """What a black pixel is in its input, one value a channel."""
+
+    @property
     def facts(self) -> dict[str, Any]:
         """architecture, device, backend, parameters, metrics and config, as `schemas.ModelInfo` names them."""
 
@@ -85,6 +89,7 @@ class CheckpointModel:
         self.labels = checkpoint.labels
         self.in_size = checkpoint.preprocessing.input_size
         self.channels = checkpoint.preprocessing.channels
+        self.black = checkpoint.preprocessing.black
         self.subject: Callable[..., Tensor] = checkpoint.model
         self._ensemble: ScaleEnsemble | None = None
         if isinstance(checkpoint.model, CCNet):
@@ -98,13 +103,12 @@ class CheckpointModel:
     @property
     def facts(self) -> dict[str, Any]:
         """What `GET /v1/models` tells beside the name, the labels and the input."""
-        config = self._checkpoint.config
-        backends = sorted({str(layer.backend) for layer in self._layers() if hasattr(layer, "backend")})
+        config, model = self._checkpoint.config, self._checkpoint.model
         return {
             "architecture": config["architecture"]["name"],
             "device": str(self._checkpoint.device),
-            "backend": ", ".join(backends) or None,
-            "parameters": sum(parameter.numel() for parameter in self._checkpoint.model.parameters()),
+            "backend": model.backend if isinstance(model, CCNet) else None,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "metrics": config.get("metrics"),
             "config": config,
         }
@@ -124,9 +128,6 @@ class CheckpointModel:
             return Logits(self._checkpoint.model(on_device), None)
         output = self._ensemble(on_device, sequences=sequences, aggregate=aggregate)
         return Logits(output.logits, output.member_logits)
-
-    def _layers(self) -> list[torch.nn.Module]:
-        return list(self._checkpoint.model.modules())
 
 
 def sampler_arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,18 @@
 """`/v1/equivariance`: does the last map of a model move along when its input is shifted? (arXiv 2006.11120, Table 1)"""
 
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any
 
+import torch
 from fastapi import APIRouter, Query, Request
 from torch import Tensor
 
-from ccnet.equivariance import ShiftSimilarity
+from ccnet.equivariance import ShiftSimilarity, SimilarityMap
 from service import schemas
 from service.batcher import Outcome
 from service.context import OpenService, RequestId, Service
+from service.engine import Progress
 from service.errors import (
     DeadlinePassed,
     Malformed,
@@ -20,7 +23,7 @@ from service.errors import (
     UnknownModel,
     UnsupportedImage,
 )
-from service.intake import IMAGES_BODY, decode_images, receive_images
+from service.intake import IMAGES_BODY, decode_and_prepare, receive_images
 from service.probes import ProbePlan, dataset_images, noise
 from service.problems import problem_responses
 from service.served import ServedModel
@@ -38,11 +41,14 @@ async def table(
     service: OpenService,
     request_id: RequestId,
 ) -> schemas.TableResponse:
-    """Cosine similarity of the last map before and after shifts of the input, for noise or for test images."""
+    """Cosine similarity of the last map before and after shifts of the input, for noise or for test images.
+
+    Scale sequences are dealt out among the images, so that several cost no more passes than one.
+    """
     started = time.perf_counter()
     model = service.engine.model(options.model)
     service.engine.members(model, options.ensemble_size)  # refuses several members of a model that has none
-    plan = _plan(model, options)
+    plan = _table_plan(model, options)
     samples = options.samples or service.settings.probe_samples
     async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
         decode_s, outcome = await while_connected(request, _table(service, plan, options, samples))
@@ -55,7 +61,7 @@ async def table(
         input=options.input,
         samples=samples,
         rows=[_row(row) for row in rows],
-        protocol=_protocol(rows) | {"input_images": _INPUTS[options.input]},
+        protocol=_protocol(rows, plan, options.input),
         timing_ms=_timing(started, decode_s, [outcome]),
     )
 
@@ -72,9 +78,15 @@ async def probe(
     service: OpenService,
     request_id: RequestId,
 ) -> schemas.ProbeResponse:
-    """Models side by side on the images of the request: Table 1's rows, and the cosine at every shift."""
+    """Models side by side on the images of the request: Table 1's rows, and the cosine at every shift.
+
+    Every image is measured under every scale sequence, so that few images give a steady answer.
+    """
     started = time.perf_counter()
-    plans = [_plan(model, options) for model in _chosen_models(service, options.models)]
+    models = _chosen_models(service, options.models)
+    if not any(model.takes_sequences for model in models):
+        service.engine.members(models[0], options.ensemble_size)
+    plans = [_upload_plan(model, options) for model in models]
     async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
         encoded = await receive_images(request, service)
         service.engine.check_probe(sum(_passes(plan, len(encoded)) for plan in plans), _cost(len(encoded), plans))
@@ -88,9 +100,12 @@ async def probe(
     )
 
 
+_BLACK = "black, the ground on which a picture is centred when it is prepared"
+# What is measured, and what the value is that enters when it is shifted under border "zero".
 _INPUTS = {
-    "noise": "Gaussian, mean 0 and variance 1, as large as the network's input",
-    "dataset": "the first images of the test split, prepared as for classification",
+    "noise": ("Gaussian, mean 0 and variance 1, as large as the network's input", "0, the mean of the noise"),
+    "dataset": ("the first images of the test split, prepared as for classification", _BLACK),
+    "upload": ("as uploaded, prepared as for classification", _BLACK),
 }
 
 
@@ -113,19 +128,20 @@ async def _probe(
     service: Service, plans: list[ProbePlan], encoded: list[bytes]
 ) -> tuple[float, list[Outcome[schemas.ModelProbe]]]:
     started = time.perf_counter()
-    pictures = await decode_images(service, encoded)
-    batches = [await service.workers.run(plan.model.prepare, pictures) for plan in plans]
+    prepared = await decode_and_prepare(service, [plan.model for plan in plans], encoded)
     decode_s = time.perf_counter() - started
     service.metrics.stage("decode", decode_s)
     # One model after the other, so that classifications get their turn in between.
-    outcomes = [await _probe_one(service, plan, images) for plan, images in zip(plans, batches, strict=True)]
+    outcomes = [await _probe_one(service, plan, images) for plan, images in zip(plans, prepared, strict=True)]
     return decode_s, outcomes
 
 
-async def _probe_one(service: Service, plan: ProbePlan, images: Tensor) -> Outcome[schemas.ModelProbe]:
-    outcome = await service.engine.probe(
-        lambda progress: (plan.table(images, progress), plan.map(images, progress)), _passes(plan, len(images))
-    )
+async def _probe_one(service: Service, plan: ProbePlan, prepared: Sequence[Tensor]) -> Outcome[schemas.ModelProbe]:
+    def measure(progress: Progress) -> tuple[list[ShiftSimilarity], SimilarityMap]:
+        images = torch.cat(list(prepared))
+        return plan.table(images, progress), plan.map(images, progress)
+
+    outcome = await service.engine.probe(measure, _passes(plan, len(prepared)))
     rows, similarity = outcome.value
     answer = schemas.ModelProbe(
         model=plan.model.name,
@@ -136,19 +152,30 @@ async def _probe_one(service: Service, plan: ProbePlan, images: Tensor) -> Outco
             samples=similarity.samples,
             skipped=similarity.skipped,
         ),
-        protocol=_protocol(rows) | {"input_images": "as uploaded, prepared as for classification"},
+        protocol=_protocol(rows, plan, "upload"),
     )
     return Outcome(answer, outcome.queue_s, outcome.run_s)
 
 
-def _plan(model: ServedModel, options: schemas.ProbeOptions) -> ProbePlan:
+def _table_plan(model: ServedModel, options: schemas.TableOptions) -> ProbePlan:
+    fill = 0.0 if options.input == "noise" else model.black
+    shifts, members = _shifts(model, options), options.ensemble_size or schemas.TABLE_MEMBERS
+    return ProbePlan(model, shifts, options.border, fill, members, "split", options.seed)
+
+
+def _upload_plan(model: ServedModel, options: schemas.UploadProbeOptions) -> ProbePlan:
+    shifts, members = _shifts(model, options), options.ensemble_size or schemas.UPLOAD_MEMBERS
+    return ProbePlan(model, shifts, options.border, model.black, members, "each", options.seed)
+
+
+def _shifts(model: ServedModel, options: schemas.ProbeOptions) -> list[int]:
     shifts = options.max_shifts()
     if max(shifts) >= min(model.in_size):
         raise OptionOutOfRange(
             f"max_shift: {max(shifts)} was given; the input of {model.name} is {model.in_size[0]} x {model.in_size[1]} "
             f"pixels, so at most {min(model.in_size) - 1} is allowed"
         )
-    return ProbePlan(model, shifts, options.border, options.ensemble_size, options.seed)
+    return shifts
 
 
 def _chosen_models(service: Service, names: str | None) -> list[ServedModel]:
@@ -162,16 +189,21 @@ def _passes(plan: ProbePlan, images: int) -> int:
 
 
 def _cost(images: int, plans: list[ProbePlan]) -> str:
-    return f"{images} images under every shift up to {max(plans[0].max_shifts)} px in {len(plans)} models"
+    members = max(plan.ensemble_size if plan.model.takes_sequences else 1 for plan in plans)
+    shifts = f"every shift up to {max(plans[0].max_shifts)} px"
+    return f"{images} images under {shifts} in {len(plans)} models with up to {members} members"
 
 
 def _row(row: ShiftSimilarity) -> schemas.TableRow:
     return schemas.TableRow.model_validate(row.row())
 
 
-def _protocol(rows: list[ShiftSimilarity]) -> dict[str, Any]:
-    """All rows share it."""
-    return dict(rows[0].protocol)
+def _protocol(rows: list[ShiftSimilarity], plan: ProbePlan, source: str) -> dict[str, Any]:
+    """What all rows share, and what was measured, in words."""
+    images, entering = _INPUTS[source]
+    if plan.border != "zero":
+        entering = f"nothing: no value enters under border {plan.border}"
+    return dict(rows[0].protocol) | {"input_images": images, "fill_means": entering}
 
 
 def _timing(started: float, decode_s: float, outcomes: list[Outcome[Any]]) -> schemas.Timing:

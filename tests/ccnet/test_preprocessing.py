@@ -36,6 +36,16 @@ def test_pixels_are_scaled_to_one_then_normalised_by_channel() -> None:
     torch.testing.assert_close(RGB(image)[0, :, 0, 0], torch.tensor([0.9 / 0.5, 0.8 / 0.25, 0.7]))
 
 
+def test_black_is_what_a_black_picture_becomes_and_what_pictures_lie_on() -> None:
+    for preprocessing in (GREY, RGB):
+        x = preprocessing(np.zeros((1, 28, 28, preprocessing.channels), dtype=np.uint8))
+        black = torch.tensor(preprocessing.black)
+        assert len(black) == preprocessing.channels
+        torch.testing.assert_close(x, black.view(1, -1, 1, 1).expand_as(x))
+        white = preprocessing(np.full((1, 28, 28, preprocessing.channels), 255, dtype=np.uint8))
+        torch.testing.assert_close(white[0, :, 0, 0], black)  # the padding
+
+
 def test_rgb_becomes_grey_as_pillow_makes_it() -> None:
     images = noise(1, 28, 28, 3)
     grey = np.asarray(Image.fromarray(images[0]).convert("L"))[None, ..., None]

@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from ccnet.checkpoint import save_checkpoint
 from ccnet.data import FASHION_MNIST_CLASSES
+from ccnet.layer import CCConv2d
 from ccnet.models import CCNet, ConvNet
 from ccnet.preprocessing import Preprocessing
 from service.app import create_app
@@ -79,14 +80,23 @@ async def client(make_app: Callable[..., FastAPI]) -> AsyncIterator[httpx.AsyncC
         yield client
 
 
-def lively(network: torch.nn.Module) -> torch.nn.Module:
-    """An untrained network whose logits differ visibly from image to image and member to member."""
+def lively(network: CCNet | ConvNet) -> CCNet | ConvNet:
+    """An untrained network whose maps and logits differ visibly from image to image and member to member.
+
+    As torch makes them, the signal shrinks from layer to layer until only the biases are left.
+    """
     with torch.no_grad():
-        for layer in network.modules():
-            if isinstance(layer, torch.nn.Linear):
-                layer.weight.mul_(2.0)
-        *_, last = [layer for layer in network.modules() if isinstance(layer, torch.nn.Linear)]
-        last.weight.mul_(100.0)
+        for layer in network.layers:
+            assert isinstance(layer, CCConv2d | torch.nn.Conv2d)
+            assert layer.bias is not None
+            layer.bias.zero_()
+            weights = layer.kernel.last.parameters() if isinstance(layer, CCConv2d) else [layer.weight]
+            for parameter in weights:
+                parameter.mul_(2.4)
+        linear = [layer for layer in network.head if isinstance(layer, torch.nn.Linear)]
+        for layer in linear:
+            layer.weight.mul_(2.0)
+        linear[-1].weight.mul_(10.0)
     return network
 
 

@@ -31,6 +31,7 @@ class FakeModel:
     labels = ("sandal", "sneaker", "boot")
     in_size = (32, 32)
     channels = 1
+    black = (0.0,)
 
     def __init__(self, name: str = "fake", *, takes_sequences: bool = True) -> None:
         self.name = name

@@ -172,9 +172,21 @@ async def test_options_of_the_upload_probe_are_checked(client, options, words):
 async def test_a_probe_that_costs_too_much_is_refused_before_it_runs(make_app):
     async with running(make_app(max_probe_passes=100)) as client:
         response = await client.get("/v1/equivariance", params={"samples": 1000})
-        assert_problem(response, 413, "1000 samples x 3 shifts", "12000 passes", "may cost 100")
-        response = await client.post("/v1/equivariance", content=grey(1), headers=PNG)
-        assert_problem(response, 413, "every shift up to 6 px in 2 models", "may cost 100")
+        assert_problem(response, 413, "1000 samples x 3 shifts", "6000 passes", "may cost 100")
+        response = await client.post("/v1/equivariance", params={"max_shift": "2"}, content=grey(1), headers=PNG)
+        # (image and shifted copy, then the image and 25 shifts) for each of 4 members and for the plain model
+        words = ("1 images under every shift up to 2 px in 2 models with up to 4 members", "140 passes", "may cost 100")
+        assert_problem(response, 413, *words)
+        response = await client.post(
+            "/v1/equivariance", params={"max_shift": "2", "ensemble_size": 1}, content=grey(1), headers=PNG
+        )
+        assert response.status_code != 413
+
+
+async def test_several_members_of_uploads_need_a_model_that_has_some(client):
+    options = {"models": "plain", "ensemble_size": 2}
+    response = await client.post("/v1/equivariance", params=options, content=grey(1), headers=PNG)
+    assert_problem(response, 422, "ensemble_size: 2", "plain takes no scale sequences")
 
 
 async def test_a_client_that_hangs_up_withdraws_its_request(make_app, fake):

@@ -9,10 +9,12 @@ import httpx
 import numpy as np
 import pytest
 
+from ccnet.backends import get_backend
 from ccnet.checkpoint import Checkpoint, load_checkpoint
 from ccnet.data import load_dataset
 from ccnet.ensemble import ScaleEnsemble
 from ccnet.equivariance import noise_images, similarity_map, table1
+from ccnet.sequences import sample_scale_sequences
 from service.app import create_app
 from service.settings import Settings
 from tests.service.conftest import running, service_behind
@@ -97,6 +99,15 @@ async def test_a_model_tells_what_its_config_says(client, ccnet):
     assert model["parameters"] == sum(parameter.numel() for parameter in ccnet.model.parameters())
 
 
+async def test_the_backend_that_is_shown_is_the_one_that_runs(client, ccnet):
+    backends = {model["name"]: model["backend"] for model in (await client.get("/v1/models")).json()["models"]}
+    assert backends == {"tiny-ccnet": "discrete", "tiny-convnet": None}
+    assert get_backend(ccnet.model.layers[0].backend) is get_backend(backends["tiny-ccnet"])
+    gauge = service_behind(client).metrics.registry.get_sample_value
+    labels = {"model": "tiny-ccnet", "architecture": "CCNet", "device": "cpu"}
+    assert gauge("ccnet_model_info", labels | {"backend": "discrete"}) == 1
+
+
 async def test_the_table_over_http_is_the_library_s(client, convnet):
     options = {"model": "tiny-convnet", "max_shift": "2,4", "samples": 6, "seed": 3, "border": "circular"}
     document = (await client.get("/v1/equivariance", params=options)).json()
@@ -123,6 +134,31 @@ async def test_the_table_of_a_ccnet_names_its_sequences_and_every_choice(client)
     assert -1 <= document["rows"][0]["cosine_mean"] <= 1
 
 
+async def test_black_enters_pictures_and_0_enters_noise_and_the_answer_says_so(client, convnet, shoes):
+    """The answers are the library's with that fill, and other ones with the other."""
+    black = convnet.preprocessing.black
+    pictures = convnet.preprocess(shoes)
+    for source, images, fill, word in (("noise", noise_images(8, (1, 32, 32)), 0.0, "mean of the noise"),
+                                       ("dataset", pictures, black, "black")):  # fmt: skip
+        options = {"model": "tiny-convnet", "max_shift": "6", "samples": 8, "input": source}
+        document = (await client.get("/v1/equivariance", params=options)).json()
+        cosine = {value: table1(convnet.model, images, (6,), fill=value)[0].cosine_mean for value in (0.0, black)}
+        assert document["rows"][0]["cosine_mean"] == pytest.approx(cosine[fill], abs=1e-6)
+        assert abs(cosine[0.0] - cosine[black]) > 1e-5, "the fill must matter, or this shows nothing"
+        assert document["protocol"]["fill"] == (list(black) if fill else 0.0)
+        assert word in document["protocol"]["fill_means"]
+    upload = {"images": encoded(shoes[0, ..., 0])}
+    (probed,) = (await client.post("/v1/equivariance?max_shift=1&models=tiny-convnet", files=upload)).json()["models"]
+    assert probed["protocol"]["fill"] == list(black)
+    assert "black" in probed["protocol"]["fill_means"]
+
+
+async def test_no_value_enters_under_another_border(client):
+    options = {"model": "tiny-convnet", "max_shift": "1", "samples": 2, "border": "reflect"}
+    protocol = (await client.get("/v1/equivariance", params=options)).json()["protocol"]
+    assert protocol["fill_means"] == "nothing: no value enters under border reflect"
+
+
 async def test_a_data_set_that_is_not_there_says_how_to_get_it(checkpoints, tmp_path):
     app = create_app(Settings(checkpoints=checkpoints, device="cpu", data_dir=tmp_path))
     async with running(app) as client:
@@ -131,18 +167,26 @@ async def test_a_data_set_that_is_not_there_says_how_to_get_it(checkpoints, tmp_
         assert "CCNET_DATA_DIR" in response.json()["detail"]
 
 
-async def test_uploaded_images_are_probed_in_all_models_side_by_side(client, convnet, shoes):
+async def test_uploaded_images_are_probed_in_all_models_side_by_side(client, ccnet, convnet, shoes):
     files = [("images", encoded(image[..., 0])) for image in shoes[:2]]
-    document = (await client.post("/v1/equivariance", params={"max_shift": "1", "seed": 4}, files=files)).json()
+    options = {"max_shift": "1", "seed": 4, "ensemble_size": 3}
+    document = (await client.post("/v1/equivariance", params=options, files=files)).json()
     assert [model["model"] for model in document["models"]] == ["tiny-ccnet", "tiny-convnet"]
     assert (document["samples"], document["input"]) == (2, "upload")
-    probed = document["models"][1]
-    images = convnet.preprocess(shoes[:2])
-    (row,) = table1(convnet.model, images, (1,), seed=4)
-    similarity = similarity_map(convnet.model, images, 1, seed=4)
-    assert probed["rows"][0]["cosine_mean"] == pytest.approx(row.cosine_mean, abs=1e-6)
-    np.testing.assert_allclose(probed["map"]["cosine"], np.array(similarity.cosine, dtype=float), atol=1e-6)
-    assert probed["map"]["cosine"][1][1] == pytest.approx(1)
+    for probed, checkpoint in zip(document["models"], (ccnet, convnet), strict=True):
+        images = checkpoint.preprocess(shoes[:2])
+        choices: dict[str, Any] = {"seed": 4, "members": "each", "fill": checkpoint.preprocessing.black}
+        if checkpoint is ccnet:
+            choices["sequences"] = sample_scale_sequences(3, seed=4)
+            assert probed["protocol"]["sequences"] == [str(sequence) for sequence in choices["sequences"]]
+        (row,) = table1(checkpoint.model, images, (1,), **choices)
+        similarity = similarity_map(checkpoint.model, images, 1, **choices)
+        assert probed["rows"][0]["cosine_mean"] == pytest.approx(row.cosine_mean, abs=1e-6)
+        np.testing.assert_allclose(probed["map"]["cosine"], np.array(similarity.cosine, dtype=float), atol=1e-6)
+        assert probed["map"]["cosine"][1][1] == pytest.approx(1)
+        assert probed["protocol"]["members"] == "each"
+    measured = document["models"][0]["map"]
+    assert measured["samples"] == 2 * 9
     chosen = await client.post("/v1/equivariance", params={"max_shift": "1", "models": "tiny-convnet"}, files=files)
     assert [model["model"] for model in chosen.json()["models"]] == ["tiny-convnet"]
 
