@@ -7,7 +7,8 @@ The logits of every sequence of a pool are computed once; every number below is 
                        the logits of a subset are averaged
 
 Mean and std (with n - 1) are over those draws, on the same images. Subsets of one pool share members, so for k near the
-size of the pool the std understates what independent draws would show; the raw numbers and the members stand beside it.
+size of the pool the std understates what independent draws would show (the method that is reported says so, and a larger
+pool mends it); the raw numbers and the members stand beside it.
 """
 
 import inspect
@@ -63,7 +64,8 @@ def evaluate(
         preprocessing: needed with a bare network; ignored with a checkpoint.
         sizes: ensemble sizes k, each at least 1.
         draws: sequences measured alone, and subsets measured for each k.
-        pool: sequences drawn in all, None for the larger of `draws` and the largest size.
+        pool: sequences drawn in all, None for the larger of `draws` and the largest size; twice the largest size or
+            more keeps the std of large ensembles honest. It costs its size in passes an image.
         seed: of the sequences and subsets.
         batch_size: images a pass.
         limit: only the first `limit` images, None for all.
@@ -190,7 +192,8 @@ def _ensembles(
         "method": (
             f"Mean ± std over {draws} draws from a pool of {len(sequences)} sampled scale sequences: one sequence is "
             f"each of the first {draws} alone, k sequences are up to {draws} different random subsets of the pool with "
-            "their logits averaged."
+            f"their logits averaged. Subsets share members: the nearer k is to {len(sequences)}, the more the std "
+            "understates what independent draws would show."
         ),
         "ensembles": rows,
         "sequences": [str(sequence) for sequence in sequences],

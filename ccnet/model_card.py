@@ -1,33 +1,42 @@
-"""The README.md of a checkpoint, made from its config.json and from nothing else, so that the two cannot disagree."""
+"""The README.md of a checkpoint, made from its config.json and from nothing else, so that the two cannot disagree.
+
+What a checkpoint need not have is left out of its card: a line is there when everything that it tells is there.
+"""
 
 from typing import Any
 
+Values = dict[str, Any]
 
-def model_card(config: dict[str, Any]) -> str:
+
+def model_card(config: Values) -> str:
     """A model card in Markdown.
 
     Args:
-        config: all of config.json; parts that a checkpoint need not have are left out of the card.
+        config: all of config.json; the keys that every checkpoint must have, and whatever else there is.
     """
-    sections = [
-        _head(config),
-        _measurements(config.get("metrics")),
-        _training(config),
-        _use(config),
-    ]
+    sections = [_head(config), _measurements(config.get("metrics") or {}), _training(config), _use(config)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def _head(config: dict[str, Any]) -> str:
+def _line(template: str, values: Values) -> list[str]:
+    """The template with the values filled in, or no line where one of them is missing, null or of another kind."""
+    try:
+        return [template.format_map(values)]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def _head(config: Values) -> str:
     preprocessing = config["preprocessing"]
     content, whole = preprocessing["content_size"], preprocessing["input_size"]
     kind = "grey" if preprocessing["channels"] == 1 else "RGB"
+    parameters = "".join(_line(" with {parameters:,} parameters", config))
     lines = [
         f"# {config['name']}",
         "",
         "*This card is written by the program from `config.json`; do not edit it.*",
         "",
-        f"A `{config['architecture']['name']}` with {config['parameters']:,} parameters for {kind} pictures of "
+        f"A `{config['architecture']['name']}`{parameters} for {kind} pictures of "
         f"{content[0]} x {content[1]} px, centred on black in {whole[0]} x {whole[1]}.",
         "",
         f"Classes: {', '.join(config['labels'])}.",
@@ -35,53 +44,53 @@ def _head(config: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _measurements(metrics: dict[str, Any] | None) -> str:
+def _measurements(metrics: Values) -> str:
     if not metrics:
         return "## Measurements\n\nNone yet."
     lines = [
         "## Measurements",
         "",
-        f"{metrics['n']:,} images of {metrics['dataset']} ({metrics['split']}). {metrics['method']}",
+        *_line("{n:,} images of {dataset} ({split}).", metrics),
+        *_line("{method}", metrics),
         "",
         "| | accuracy | negative log-likelihood |",
         "| --- | --- | --- |",
     ]
     if "ensembles" not in metrics:
-        lines.append(f"| one pass | {metrics['accuracy']:.2%} | {metrics['nll']:.4f} |")
-    for row in metrics.get("ensembles", []):
-        members = "1 sequence" if row["size"] == 1 else f"{row['size']} sequences"
-        lines.append(
-            f"| {members} | {row['accuracy_mean']:.2%} ± {row['accuracy_std']:.2%} "
-            f"| {row['nll_mean']:.4f} ± {row['nll_std']:.4f} |"
-        )
-    lines += [
-        "",
-        f"Seed {metrics['seed']}, {metrics['hardware']}, torch {metrics['versions']['torch']}, "
-        f"commit {metrics['git_commit']}, {metrics['date']}, {metrics['seconds']:.0f} s.",
+        lines += _line("| one pass | {accuracy:.2%} | {nll:.4f} |", metrics)
+    for row in metrics.get("ensembles") or []:
+        members = "1 sequence" if row.get("size") == 1 else "{size} sequences"
+        template = f"| {members} | {{accuracy_mean:.2%}} ± {{accuracy_std:.2%}} | {{nll_mean:.4f}} ± {{nll_std:.4f}} |"
+        lines += _line(template, row)
+    where = "Seed {seed}, {hardware}, torch {versions[torch]}, commit {git_commit}, {date}, {seconds:.0f} s."
+    return "\n".join([*lines, "", *_line(where, metrics)]).rstrip()
+
+
+def _training(config: Values) -> str:
+    data, training, scales = (config.get(key) or {} for key in ("data", "training", "scale_distribution"))
+    recipe = training.get("config") or {}
+    images = "".join(_line(", {train_images:,} images", data))
+    seconds = training.get("seconds")
+    time = {} if seconds is None else {"minutes": seconds / 60}
+    lines = [
+        *_line(f"- data: {{dataset}}{images}", data),
+        *_line(
+            "- recipe `{recipe}`: {epochs_done} of {epochs} epochs, {steps:,} steps of {batch_size} images, "
+            "{minutes:.0f} min on {hardware}",
+            recipe | training | time,
+        ),
+        *_line("- seed {seed}, {optimizer}, learning rate {learning_rate}", recipe),
+        *_line(f"- scale sequences: std {{std}}, {{method}}, {_pool(scales.get('pool_size'))}", scales),
+        *_line("- torch {versions[torch]}, commit {git_commit}, {created}", config),
     ]
-    return "\n".join(lines)
+    return "\n".join(["## Training", "", *lines]) if lines else ""
 
 
-def _training(config: dict[str, Any]) -> str:
-    lines = ["## Training", ""]
-    if data := config.get("data"):
-        lines.append(f"- data: {data['dataset']}, {data['train_images']:,} images")
-    if training := config.get("training"):
-        recipe = training["config"]
-        lines.append(
-            f"- recipe `{recipe['recipe']}`: {training['epochs_done']} of {recipe['epochs']} epochs, "
-            f"{training['steps']:,} steps of {recipe['batch_size']} images, "
-            f"{training['seconds'] / 60:.0f} min on {training['hardware']}"
-        )
-        lines.append(f"- seed {recipe['seed']}, {recipe['optimizer']}, learning rate {recipe['learning_rate']}")
-    if scales := config.get("scale_distribution"):
-        pool = "a fresh one a batch" if not scales["pool_size"] else f"from a pool of {scales['pool_size']}"
-        lines.append(f"- scale sequences: std {scales['std']}, {scales['method']}, {pool}")
-    lines.append(f"- torch {config['versions']['torch']}, commit {config['git_commit']}, {config['created']}")
-    return "\n".join(lines)
+def _pool(size: int | None) -> str:
+    return f"from a pool of {size}" if size else "a fresh one a batch"
 
 
-def _use(config: dict[str, Any]) -> str:
+def _use(config: Values) -> str:
     call = "ccnet.ScaleEnsemble(checkpoint.model)(x, size=4, seed=0).logits"
     if config["architecture"]["name"] != "CCNet":
         call = "checkpoint.model(x)"
