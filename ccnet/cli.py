@@ -1,42 +1,50 @@
 """`ccnet VERB`: one thin command a verb; all work is done by the rooms of the library.
 
-Bad input ends with exit status 2 and one line on stderr that says what is allowed. `--json` prints one JSON document.
+Bad input ends with exit status 2 and one line on stderr that says what is allowed. `--json` prints one JSON document on
+stdout; progress goes to stderr.
 """
 
-import json
 import logging
 import os
 import secrets
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
-from rich.table import Table
-from torch import Tensor
 
 from ccnet import __version__
-from ccnet.checkpoint import Checkpoint, load_checkpoint, read_config
+from ccnet.cli_runs import ENSEMBLE_SIZE, describe, draw_members, measure_shifts, run_members
+from ccnet.cli_support import (
+    Verbs,
+    checkpoint_folder,
+    checkpoint_folders,
+    checkpoints_root,
+    describe_checkpoint,
+    number_option,
+    open_checkpoint,
+    print_json,
+    print_table,
+    whole_numbers,
+)
 from ccnet.data import load_dataset
-from ccnet.ensemble import ScaleEnsemble
-from ccnet.equivariance import ShiftSimilarity, noise_images, table1
+from ccnet.equivariance import ShiftSimilarity
 from ccnet.errors import CcnetError, CheckpointError
 from ccnet.evaluation import evaluate as evaluate_checkpoint
-from ccnet.evaluation import write_metrics
-from ccnet.models import CCNet
+from ccnet.evaluation import takes_sequence, write_metrics
 from ccnet.pictures import read_picture
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
 
+MAX_ENSEMBLE_SIZE = 64  # as over HTTP
+EVALUATED_SIZES = "1,2,3,4,8"
+
 app = typer.Typer(
+    cls=Verbs,
     help="Continuous-convolution networks: classify with scale ensembles, train, evaluate, probe and serve.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-console = Console()
 
 CheckpointOption = Annotated[
     str | None, typer.Option("--checkpoint", "-c", help="Checkpoint folder, or its name under CCNET_CHECKPOINTS.")
@@ -44,17 +52,12 @@ CheckpointOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU when there is one.")]
 DataDirOption = Annotated[Path | None, typer.Option(help="Folder of the data set; default: the system's.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-SeedOption = Annotated[int | None, typer.Option(help="Of the drawn sequences; drawn anew when absent, and shown.")]
-SizeOption = Annotated[int, typer.Option("--ensemble-size", "-k", help="Members of the ensemble.")]
+SeedOption = Annotated[int | None, number_option(text="Of the drawn sequences; drawn anew when absent, and shown.")]
 
 
 def main() -> None:
     """Run the command line; exit status 2 for input that cannot be right."""
-    try:
-        app()
-    except CcnetError as error:
-        sys.stderr.write(f"ccnet: {error}\n")
-        sys.exit(2)
+    app()
 
 
 @app.callback(invoke_without_command=True)
@@ -63,7 +66,7 @@ def version(
 ) -> None:
     """Continuous-convolution networks: classify with scale ensembles, train, evaluate, probe and serve."""
     if version:
-        console.print(__version__)
+        typer.echo(__version__)
         raise typer.Exit
     if context.invoked_subcommand is None:
         raise typer.Exit(2)
@@ -91,50 +94,56 @@ def serve(
 def classify(
     pictures: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files.", show_default=False)],
     checkpoint: CheckpointOption = None,
-    ensemble_size: SizeOption = 4,
+    ensemble_size: Annotated[
+        int | None,
+        number_option(
+            "--ensemble-size", "-k", least=1, most=MAX_ENSEMBLE_SIZE,
+            text=f"Members of the ensemble; default: {ENSEMBLE_SIZE}, and 1 for a ConvNet.",
+        ),
+    ] = None,
     seed: SeedOption = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes shown a picture.")] = 3,
+    top: Annotated[int, number_option(least=1, text="Classes shown a picture.")] = 3,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
-) -> None:
+) -> None:  # fmt: skip
     """Classify pictures with an ensemble of scale sequences, without a server."""
     loaded = open_checkpoint(checkpoint, device)
     seed = secrets.randbits(32) if seed is None else seed
-    x = loaded.preprocess([read_picture(path) for path in pictures])
-    logits, agreement = run_ensemble(loaded, x, ensemble_size, seed)
-    probabilities = logits.softmax(dim=1)
-    values, classes = probabilities.topk(min(top, len(loaded.labels)), dim=1)
-    results: list[dict[str, Any]] = [
-        {
-            "picture": str(path),
-            "label": loaded.labels[int(classes[i, 0])],
-            "probability": float(values[i, 0]),
-            "agreement": float(agreement[i]),
-            "top": [
-                {"label": loaded.labels[int(c)], "probability": float(p)}
-                for c, p in zip(classes[i], values[i], strict=True)
-            ],
-        }
-        for i, path in enumerate(pictures)
+    sequences = draw_members(loaded, ensemble_size, seed)
+    members = max(1, len(sequences))
+    # One by one: only what the network takes of a picture is kept.
+    x = torch.cat([loaded.preprocess([read_picture(path)]) for path in pictures])
+    output = run_members(loaded, x, sequences)
+    results = [
+        {"picture": str(path), **result} for path, result in zip(pictures, describe(loaded, output, top), strict=True)
     ]
     if as_json:
-        print_json({"model": loaded.name, "ensemble_size": ensemble_size, "seed": seed, "results": results})
+        print_json({"model": loaded.name, "ensemble_size": members, "seed": seed, "results": results})
         return
-    table = Table("picture", "label", "probability", "agreement", "next best", title=f"{loaded.name}, seed {seed}")
-    for result in results:
-        others = ", ".join(f"{t['label']} {t['probability']:.1%}" for t in result["top"][1:])
-        table.add_row(
-            result["picture"], result["label"], f"{result['probability']:.1%}", f"{result['agreement']:.0%}", others
-        )
-    console.print(table)
+    print_table(
+        f"{loaded.name}, {members} member{'s' if members > 1 else ''}, seed {seed}",
+        ("picture", "label", "probability", "agreement", "next best"),
+        [
+            (
+                result["picture"],
+                result["label"],
+                f"{result['probability']:.1%}",
+                f"{result['agreement']:.0%}",
+                ", ".join(f"{other['label']} {other['probability']:.1%}" for other in result["top"][1:]),
+            )
+            for result in results
+        ],
+    )
 
 
 @app.command()
 def sequences(
-    ensemble_size: SizeOption = 4,
+    ensemble_size: Annotated[
+        int, number_option("--ensemble-size", "-k", least=1, most=10_000, text="How many.")
+    ] = ENSEMBLE_SIZE,
     seed: SeedOption = None,
     std: Annotated[float, typer.Option(help="Standard deviation of a scale before rounding.")] = 0.05,
-    in_size: Annotated[int, typer.Option(help="Side of the network's input, px.")] = 32,
+    in_size: Annotated[int, number_option(least=4, most=4096, text="Side of the network's input, px.")] = 32,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also say how many draws were not valid.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -147,10 +156,12 @@ def sequences(
         print_json({"seed": seed, "sequences": [describe_sequence(s, (in_size, in_size)) for s in drawn]})
         return
     for number, sequence in enumerate(drawn, 1):
-        table = Table("layer", "scale [H, W]", "output [H, W]", title=f"sequence {number} of {len(drawn)}, seed {seed}")
-        for j, (scale, size) in enumerate(zip(sequence.scales, sequence.shapes((in_size, in_size)), strict=True), 1):
-            table.add_row(str(j), f"{scale[0]}, {scale[1]}", f"{size[0]}, {size[1]}")
-        console.print(table)
+        layers = zip(sequence.scales, sequence.shapes((in_size, in_size)), strict=True)
+        print_table(
+            f"sequence {number} of {len(drawn)}, seed {seed}",
+            ("layer", "scale [H, W]", "output [H, W]"),
+            [(str(j), f"{s[0]}, {s[1]}", f"{size[0]}, {size[1]}") for j, (s, size) in enumerate(layers, 1)],
+        )
 
 
 @app.command()
@@ -160,38 +171,48 @@ def probe(
     ] = None,
     source: Annotated[str, typer.Option("--input", help="noise, or the name of a data set.")] = "noise",
     max_shift: Annotated[str, typer.Option(help="Largest shifts in px, comma separated.")] = "2,4,6",
-    samples: Annotated[int, typer.Option(min=1, help="Images measured.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of shifts, noise and sequences.")] = 0,
+    samples: Annotated[int, number_option(least=1, text="Images measured.")] = 200,
+    seed: Annotated[int, number_option(text="Of shifts, noise and sequences.")] = 0,
     data_dir: DataDirOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure shift-equivariance as in Table 1 (docs/equivariance.md says how)."""
-    try:
-        shifts = [int(word) for word in max_shift.split(",")]
-    except ValueError:
-        raise CcnetError(f'max shifts are whole numbers of px such as "2,4,6"; got {max_shift!r}') from None
-    report: dict[str, list[ShiftSimilarity]] = {}
+    shifts = whole_numbers(max_shift, "max shifts")
+    report: list[tuple[str, list[ShiftSimilarity], str]] = []
     names: list[str | None] = list(checkpoints) if checkpoints else [None]
     for name in names:
         loaded = open_checkpoint(name, device)
-        images, fill = probe_images(loaded, source, samples, seed, data_dir)
-        report[loaded.name] = table1(loaded.model, images, shifts, seed=seed, fill=fill)
+        shown = loaded.name if len(names) == 1 else str(name)  # two runs may have one name
+        report.append((shown, *measure_shifts(loaded, shown, source, shifts, samples, seed, data_dir)))
     if as_json:
         print_json(
             [
-                {"model": name, "input": source, "rows": [row.row() for row in rows], "protocol": rows[0].protocol}
-                for name, rows in report.items()
+                {
+                    "model": name,
+                    "input": source,
+                    "rows": [row.row() for row in rows],
+                    "protocol": rows[0].protocol | {"fill_means": entering},
+                }
+                for name, rows, entering in report
             ]
         )
         return
-    table = Table("model", "max shift", "cosine", "95% interval", "same label", title=f"{source}, {samples} images")
-    for name, rows in report.items():
-        for row in rows:
-            same = "-" if row.consistency is None else f"{row.consistency:.1%}"
-            interval = f"{row.ci95[0]:.3f} to {row.ci95[1]:.3f}"
-            table.add_row(name, f"±{row.max_shift}", f"{row.cosine_mean:.3f}", interval, same)
-    console.print(table)
+    print_table(
+        f"{source}, {samples} images",
+        ("model", "max shift", "cosine", "95% interval", "same label"),
+        [
+            (
+                name,
+                f"±{row.max_shift}",
+                f"{row.cosine_mean:.3f}",
+                f"{row.ci95[0]:.3f} to {row.ci95[1]:.3f}",
+                "-" if row.consistency is None else f"{row.consistency:.1%}",
+            )
+            for name, rows, _ in report
+            for row in rows
+        ],
+    )
 
 
 @app.command()
@@ -200,13 +221,15 @@ def train(
     dataset: Annotated[str, typer.Option(help="fashion-mnist or cifar-10.")] = "fashion-mnist",
     data_dir: DataDirOption = None,
     recipe: Annotated[str, typer.Option(help="fast, or paper (A.2, 400 epochs).")] = "fast",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images; default: the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step; default: the recipe's.")] = None,
+    epochs: Annotated[
+        int | None, number_option(least=1, text="Passes over the training images; default: the recipe's.")
+    ] = None,
+    batch_size: Annotated[int | None, number_option(least=1, text="Images a step; default: the recipe's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; default: the recipe's.")] = None,
     kernel_input: Annotated[str, typer.Option(help="offset or distance (ccnet).")] = "offset",
-    seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and sequences.")] = 0,
+    seed: Annotated[int, number_option(text="Of weights, order, augmentation and sequences.")] = 0,
     device: DeviceOption = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")] = None,
+    threads: Annotated[int | None, number_option(least=1, text="CPU threads; default: all cores.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; default: runs/DATASET-ARCH.")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Where the final checkpoint goes; default: in the run.")
@@ -232,7 +255,7 @@ def train(
     )
     result = run(config, out or Path("runs") / f"{dataset}-{arch}", checkpoint_dir=checkpoint, resume=not fresh)
     if result.finished:
-        console.print(f"checkpoint: {result.checkpoint}")
+        typer.echo(f"checkpoint: {result.checkpoint}")
     else:
         raise typer.Exit(130)
 
@@ -242,10 +265,20 @@ def evaluate(
     checkpoint: Annotated[str | None, typer.Argument(help="Checkpoint folder or name.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Data set; default: the checkpoint's own.")] = None,
     data_dir: DataDirOption = None,
-    sizes: Annotated[str, typer.Option(help="Ensemble sizes, comma separated.")] = "1,2,3,4,8",
-    draws: Annotated[int, typer.Option(min=1, help="Sequences, and ensembles of each size.")] = 10,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first images of the test set.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the drawn sequences.")] = 0,
+    sizes: Annotated[
+        str | None, typer.Option(help=f"Ensemble sizes, comma separated; default: {EVALUATED_SIZES}.")
+    ] = None,
+    draws: Annotated[int, number_option(least=1, text="Sequences, and ensembles of each size.")] = 10,
+    pool: Annotated[
+        int | None,
+        number_option(
+            least=1,
+            text="Sequences drawn in all, of which ensembles are subsets: 20 keep the std of 8 members honest. "
+            "Default: the larger of --draws and the largest size.",
+        ),
+    ] = None,
+    limit: Annotated[int | None, number_option(least=1, text="Only the first images of the test set.")] = None,
+    seed: Annotated[int, number_option(text="Of the drawn sequences.")] = 0,
     device: DeviceOption = "auto",
     write: Annotated[
         bool, typer.Option("--write", help="Write the result into the checkpoint's config and card.")
@@ -253,102 +286,54 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy with one sequence and with ensembles, on a test set."""
+    wanted = whole_numbers(sizes or EVALUATED_SIZES, "ensemble sizes")
     loaded, folder = open_checkpoint(checkpoint, device), checkpoint_folder(checkpoint)
-    name = dataset or str(loaded.config.get("data", {}).get("dataset", "fashion-mnist"))
-    try:
-        wanted = tuple(int(word) for word in sizes.split(","))
-    except ValueError:
-        raise CcnetError(f'sizes are whole numbers such as "1,2,4"; got {sizes!r}') from None
+    if not takes_sequence(loaded.model) and (sizes, pool) != (None, None):
+        raise CcnetError(f"{loaded.name} takes no scale sequences: leave --sizes and --pool out")
+    name = dataset or (loaded.config.get("data") or {}).get("dataset")
+    if name is None:
+        raise CcnetError(f"the card of {loaded.name} names no data set; give one with --dataset")
     metrics = evaluate_checkpoint(
-        loaded, load_dataset(name, "test", data_dir), sizes=wanted, draws=draws, limit=limit, seed=seed,
-        progress=not as_json,
+        loaded, load_dataset(name, "test", data_dir), sizes=wanted, draws=draws, pool=pool, limit=limit, seed=seed,
+        progress=True,
     )  # fmt: skip
     if write:
         write_metrics(folder, metrics)
     if as_json:
         print_json(metrics)
         return
-    table = Table("k", "accuracy", "std over draws", title=f"{loaded.name} on {metrics['n']:,} images of {name}")
-    if "ensembles" not in metrics:
-        table.add_row("-", f"{metrics['accuracy']:.2%}", "-")
-    for row in metrics.get("ensembles", []):
-        table.add_row(str(row["size"]), f"{row['accuracy_mean']:.2%}", f"{row['accuracy_std']:.2%}")
-    console.print(table)
+    rows = [
+        (str(row["size"]), f"{row['accuracy_mean']:.2%}", f"{row['accuracy_std']:.2%}")
+        for row in metrics.get("ensembles", [])
+    ]
+    title = f"{loaded.name} on {metrics['n']:,} images of {name}"
+    print_table(title, ("k", "accuracy", "std over draws"), rows or [("-", f"{metrics['accuracy']:.2%}", "-")])
 
 
 @app.command()
 def models(as_json: JsonOption = False) -> None:
     """The checkpoints that are at hand."""
-    configs = [read_config(folder) for folder in checkpoint_folders()]
+    found = [describe_checkpoint(folder) for folder in checkpoint_folders()]
     if as_json:
-        print_json([{k: c.get(k) for k in ("name", "architecture", "labels", "metrics")} for c in configs])
+        print_json(found)
         return
-    table = Table("name", "architecture", "classes", "accuracy", title=str(checkpoints_root()))
-    for config in configs:
-        accuracy = (config.get("metrics") or {}).get("accuracy")
-        shown = "-" if accuracy is None else f"{accuracy:.2%}"
-        table.add_row(config["name"], config["architecture"]["name"], str(len(config["labels"])), shown)
-    console.print(table)
-
-
-def checkpoints_root() -> Path:
-    """The folder of checkpoints: CCNET_CHECKPOINTS, else ./checkpoints."""
-    return Path(os.environ.get("CCNET_CHECKPOINTS") or "checkpoints")
-
-
-def checkpoint_folders() -> list[Path]:
-    """Every checkpoint under `checkpoints_root`, by name."""
-    found = (path.parent for path in checkpoints_root().glob("*/config.json"))
-    return sorted(folder for folder in found if not folder.name.startswith("."))  # dotted: one that is being written
-
-
-def checkpoint_folder(name: str | None) -> Path:
-    """The folder of a path or a name; without one CCNET_MODEL, else the first CCNet.
-
-    Raises:
-        CheckpointError: there is none; the message names those there are.
-    """
-    name = name or os.environ.get("CCNET_MODEL")
-    if name is not None and Path(name).is_dir():
-        return Path(name)
-    folders = checkpoint_folders()
-    for folder in folders:
-        wanted = name == folder.name if name else read_config(folder)["architecture"]["name"] == "CCNet"
-        if wanted:
-            return folder
-    there = ", ".join(folder.name for folder in folders) or "none"
-    raise CheckpointError(
-        f"no checkpoint {name!r} in {checkpoints_root()}; there are: {there}. Give a folder or set CCNET_CHECKPOINTS"
+    if not found:
+        raise CheckpointError(f"no checkpoint in {checkpoints_root()}; set CCNET_CHECKPOINTS, or make one: ccnet train")
+    print_table(
+        str(checkpoints_root()),
+        ("name", "architecture", "classes", "accuracy"),
+        [
+            (one["name"], "damaged", "-", one["error"])
+            if "error" in one
+            else (
+                one["name"],
+                str(one["architecture"].get("name")),
+                str(len(one["labels"])),
+                "-" if (one["metrics"] or {}).get("accuracy") is None else f"{one['metrics']['accuracy']:.2%}",
+            )
+            for one in found
+        ],
     )
-
-
-def open_checkpoint(name: str | None, device: str) -> Checkpoint:
-    """Load a checkpoint by path or name onto a device; "auto" takes a GPU when there is one."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return load_checkpoint(checkpoint_folder(name), device)
-
-
-def run_ensemble(checkpoint: Checkpoint, x: Tensor, size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """(logits [N, classes], agreement [N]) of a CCNet's ensemble; a ConvNet is one member that agrees with itself."""
-    if isinstance(checkpoint.model, CCNet):
-        output = ScaleEnsemble(checkpoint.model)(x, size=size, seed=seed)
-        return output.logits, output.agreement
-    with torch.inference_mode():
-        return checkpoint.model(x), torch.ones(len(x))
-
-
-def probe_images(
-    checkpoint: Checkpoint, source: str, samples: int, seed: int, data_dir: Path | None
-) -> tuple[Tensor, Sequence[float]]:
-    """(prepared images, the value that enters from outside when they are shifted: black, or 0 for noise)."""
-    preprocessing = checkpoint.preprocessing
-    if source == "noise":
-        shape = (preprocessing.channels, *preprocessing.input_size)
-        return noise_images(samples, shape, seed).to(checkpoint.device), [0.0] * preprocessing.channels
-    images = load_dataset(source, "test", data_dir).first(samples).images
-    black = [-mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)]
-    return checkpoint.preprocess(images), black
 
 
 def describe_sequence(sequence: ScaleSequence, in_size: tuple[int, int]) -> dict[str, Any]:
@@ -358,8 +343,3 @@ def describe_sequence(sequence: ScaleSequence, in_size: tuple[int, int]) -> dict
         "horizontal": [str(s) for s in sequence.horizontal],
         "shapes": [list(size) for size in sequence.shapes(in_size)],
     }
-
-
-def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2) + "\n")
