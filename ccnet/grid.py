@@ -16,18 +16,39 @@ n + p, n + 2p, ... are *phase* n: one set of weights, applied as an ordinary str
 """
 
 import math
+import operator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from numbers import Rational, Real
 
 from ccnet.errors import CcnetError
 
 Scale = int | float | Fraction
 ScalePair = Scale | tuple[Scale, Scale]
 
+MAX_SIZE = 2**20  # px along an axis; a larger one is a mistaken scale, and its grid alone would fill the memory
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """A count or a size as a plain int; NumPy's integers are taken, floats and booleans are not.
+
+    Raises:
+        CcnetError: the value is no whole number or below `least`.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]  # what has no index is what is refused
+    except TypeError:
+        raise CcnetError(f"{name} is a whole number, at least {least}; got {value!r}") from None
+    if number < least:
+        raise CcnetError(f"{name} must be at least {least}; got {number}")
+    return number
+
 
 def exact_scale(scale: Scale) -> Fraction:
-    """The scale as an exact rational; a float is taken at its exact binary value.
+    """The scale as an exact rational; a float is taken at its exact binary value, NumPy's numbers like Python's.
 
     Args:
         scale: output pixels per input pixel along one axis; finite and above 0.
@@ -35,13 +56,15 @@ def exact_scale(scale: Scale) -> Fraction:
     Raises:
         CcnetError: the scale is not a number, not finite, or not above 0.
     """
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, Fraction)):
+    if isinstance(scale, bool) or not isinstance(scale, Real):
         raise CcnetError(f"a scale is an int, a float or a Fraction; got {scale!r} of type {type(scale).__name__}")
-    if isinstance(scale, float) and not math.isfinite(scale):
-        raise CcnetError(f"a scale must be finite; got {scale}")
+    if not isinstance(scale, Rational):
+        scale = float(scale)
+        if not math.isfinite(scale):
+            raise CcnetError(f"a scale must be finite; got {scale}")
     if scale <= 0:
         raise CcnetError(f"a scale must be above 0 (1/2 halves the size, 2 doubles it); got {scale}")
-    return Fraction(scale)
+    return Fraction(scale) if isinstance(scale, float) else Fraction(int(scale.numerator), int(scale.denominator))
 
 
 def exact_scales(scale: ScalePair) -> tuple[Fraction, Fraction]:
@@ -58,21 +81,20 @@ def projected_grid(in_size: int, out_size: int, scale: Scale) -> list[Fraction]:
     """Where every output pixel lies in the input, along one axis, in exact input-pixel coordinates.
 
     Args:
-        in_size: input pixels along the axis, at least 1.
-        out_size: output pixels along the axis, at least 1.
+        in_size: input pixels along the axis, 1 to `MAX_SIZE`.
+        out_size: output pixels along the axis, 1 to `MAX_SIZE`.
         scale: output pixels per input pixel.
 
     Returns:
         `out_size` fractions g_n; 0 is the centre of the first input pixel.
 
     Raises:
-        CcnetError: a size below 1 or a scale that is not a finite number above 0.
+        CcnetError: a size out of range or a scale that is not a finite number above 0.
 
     Source: arXiv 2006.11120, Eq. 2.
     """
     s = exact_scale(scale)
-    _require_size("in_size", in_size)
-    _require_size("out_size", out_size)
+    in_size, out_size = _size("in_size", in_size), _size("out_size", out_size)
     return [n / s + Fraction(in_size - 1, 2) - (out_size - 1) / (2 * s) for n in range(out_size)]
 
 
@@ -100,13 +122,10 @@ class AxisGrid:
     @staticmethod
     def make(in_size: int, out_size: int | None, scale: Scale, kernel_size: int) -> "AxisGrid":
         """The grid of one axis; `out_size` None means ceil(scale * in_size)."""
-        _require_size("in_size", in_size)
-        _require_size("kernel_size", kernel_size)
         exact = exact_scale(scale)
-        if out_size is None:
-            out_size = math.ceil(exact * in_size)
-        _require_size("out_size", out_size)
-        return _make(in_size, out_size, exact, kernel_size)
+        in_size = _size("in_size", in_size)
+        out_size = _size("out_size", math.ceil(exact * in_size) if out_size is None else out_size)
+        return _make(in_size, out_size, exact, _size("kernel_size", kernel_size))
 
     @property
     def period(self) -> int:
@@ -122,6 +141,11 @@ class AxisGrid:
     def pad_after(self) -> int:
         """Zero px needed behind the input so that every window lies inside."""
         return max(0, self.starts[-1] + self.kernel_size - self.in_size)
+
+    def neighbours(self, n: int) -> list[int]:
+        """The K input pixels of output pixel n, in order; `in_size` stands for each one outside the input."""
+        window = range(self.starts[n], self.starts[n] + self.kernel_size)
+        return [m if 0 <= m < self.in_size else self.in_size for m in window]
 
     def distances(self, phase: int) -> list[Fraction]:
         """d = g - m of the K neighbours of a phase, first neighbour first; each in (-K/2, K/2]."""
@@ -143,8 +167,9 @@ def _make(in_size: int, out_size: int, scale: Fraction, kernel_size: int) -> Axi
     return AxisGrid(in_size, out_size, scale, kernel_size, starts, offsets, q)
 
 
-def _require_size(name: str, size: int) -> None:
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise CcnetError(f"{name} is a whole number of pixels; got {size!r}")
-    if size < 1:
-        raise CcnetError(f"{name} must be at least 1; got {size}")
+def _size(name: str, value: int) -> int:
+    size = whole_number(name, value)
+    if size > MAX_SIZE:
+        given = str(size) if size < 10**12 else "far more"
+        raise CcnetError(f"{name} is at most {MAX_SIZE} px along an axis; got {given}. Use a smaller scale or size")
+    return size

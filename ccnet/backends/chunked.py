@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ccnet.backends.standard import calculate_weights, extract_neighbours, pad, projected_grid
+from ccnet.backends.standard import calculate_weights, extract_neighbours, projected_grid
 from ccnet.grid import AxisGrid
-from ccnet.types import Kernel, KernelInput
+from ccnet.types import Kernel, KernelInput, points_dtype
 
 # Numbers (not bytes) that weights and neighbours of one chunk may hold together: 32 MiB in fp32.
 CHUNK_VALUES = 8 * 2**20
@@ -33,9 +33,8 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
         weights = calculate_weights(kernel, g, rows, columns, kernel_input)[0]  # [C_out, C_in, K, h, w]
         return torch.einsum("nckhw,ockhw->nohw", neighbours, weights)
 
-    padded = pad(x, vertical, horizontal)
     with torch.no_grad():
-        out_channels = kernel(x.new_zeros(1, 2)).shape[1]
+        out_channels = kernel(x.new_zeros(1, 2, dtype=points_dtype(x))).shape[1]
     side = chunk_side(x, out_channels, vertical, horizontal)
     out_rows = []
     for i in range(0, vertical.out_size, side):
@@ -43,7 +42,7 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
         blocks = []
         for j in range(0, horizontal.out_size, side):
             left, columns = _part(horizontal, j, side)
-            region = padded[:, :, top : top + rows.in_size, left : left + columns.in_size]
+            region = x[:, :, top : top + rows.in_size, left : left + columns.in_size]
             blocks.append(checkpoint(block, region, rows, columns, use_reentrant=False, preserve_rng_state=False))
         out_rows.append(torch.cat(blocks, dim=3))
     return torch.cat(out_rows, dim=2)
@@ -57,14 +56,16 @@ def chunk_side(x: Tensor, out_channels: int, vertical: AxisGrid, horizontal: Axi
 
 
 def _part(axis: AxisGrid, first: int, count: int) -> tuple[int, AxisGrid]:
-    """Output pixels first .. first + count - 1 as a grid of its own, and the padded input px where its input begins."""
+    """Output pixels first .. first + count - 1 as a grid of its own, and the input px where its input begins."""
     starts = axis.starts[first : first + count]
     offsets = tuple(axis.offsets[n % axis.period] for n in range(first, first + min(len(starts), axis.period)))
+    begin = min(max(starts[0], 0), axis.in_size - 1)
+    end = max(min(starts[-1] + axis.kernel_size, axis.in_size), begin + 1)
     part = replace(
         axis,
-        in_size=starts[-1] - starts[0] + axis.kernel_size,
+        in_size=end - begin,
         out_size=len(starts),
-        starts=tuple(start - starts[0] for start in starts),
+        starts=tuple(start - begin for start in starts),
         offsets=offsets,
     )
-    return starts[0] + axis.pad_before, part
+    return begin, part

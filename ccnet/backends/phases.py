@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ccnet.grid import AxisGrid
-from ccnet.types import Kernel, KernelInput
+from ccnet.types import Kernel, KernelInput, points_dtype
 
 
 def phase_weights(
@@ -16,7 +16,7 @@ def phase_weights(
         kernel: K_theta.
         vertical, horizontal: the axes' grids.
         kernel_input: what the kernel's points are.
-        like: a tensor whose dtype and device the points take.
+        like: the input, which the points follow in dtype (float32 at least) and device.
 
     Returns:
         [P_h, P_w, C_out, C_in, K_h, K_w]; filter [a, b] serves the output pixels (a + i P_h, b + j P_w).
@@ -29,14 +29,15 @@ def phase_weights(
         rows = [float(d) for a in range(phases[0]) for d in vertical.distances(a)]  # P_h K_h
         columns = [float(d) for b in range(phases[1]) for d in horizontal.distances(b)]  # P_w K_w
         weights = kernel(_points(rows, columns, like))
-        weights = weights.unflatten(0, (phases[0], taps[0], phases[1], taps[1]))
+        weights = weights.reshape(phases[0], taps[0], phases[1], taps[1], *weights.shape[1:])
         return weights.permute(0, 2, 4, 5, 1, 3)
     rows = [float(o) for o in vertical.offsets]
     columns = [float(o) for o in horizontal.offsets]
-    return kernel(_points(rows, columns, like)).unflatten(0, phases)
+    weights = kernel(_points(rows, columns, like))
+    return weights.reshape(*phases, *weights.shape[1:])
 
 
 def _points(rows: list[float], columns: list[float], like: Tensor) -> Tensor:
     """Every (row, column) coordinate pair, rows first, [M, 2]."""
     axes = [torch.tensor(axis, dtype=torch.float64) for axis in (rows, columns)]
-    return torch.cartesian_prod(*axes).to(device=like.device, dtype=like.dtype)
+    return torch.cartesian_prod(*axes).to(points_dtype(like)).to(like.device)

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from ccnet.backends.gathering import gather
 from ccnet.grid import AxisGrid
 
 
@@ -28,10 +28,9 @@ class RowProducts(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
         """y, with its images innermost in memory."""
-        pixels = x.permute(2, 3, 1, 0).contiguous()  # [H, W, C_in, N]
-        filters = weights.permute(0, 1, 4, 2, 5, 3).contiguous()  # [P_h, P_w, K_h, C_out, K_w, C_in]
-        ctx.save_for_backward(pixels, filters)
+        ctx.save_for_backward(x, weights)
         ctx.vertical, ctx.horizontal = vertical, horizontal
+        pixels, filters = _pixels(x), _filters(weights)
         taps_of_phase = _by_phase_and_tap(filters.flatten(4))
         windows = _by_row_and_period(_column_windows(pixels, horizontal), horizontal)  # each [<= P_w, K_w C_in, N]
         out = pixels.new_empty(vertical.out_size, horizontal.out_size, filters.shape[3], pixels.shape[3])
@@ -46,18 +45,40 @@ class RowProducts(torch.autograd.Function):
         return out.permute(3, 2, 0, 1)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """(dL/dx, dL/dweights) from dL/dy; the column windows are built again rather than kept."""
-        pixels, filters = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True: the gradients are to be differentiated in their turn
+            return _differentiable_gradients(ctx, grads[0])
+        x, weights = ctx.saved_tensors
+        pixels, filters = _pixels(x), _filters(weights)
         vertical, horizontal = ctx.vertical, ctx.horizontal
-        grad_out = grads[0].permute(2, 3, 1, 0).contiguous()  # [H', W', C_out, N]
+        grad_out = _pixels(grads[0])  # [H', W', C_out, N]
         grad_x = grad_weights = None
         if ctx.needs_input_grad[0]:
             grad_x = _input_gradient(grad_out, pixels, filters.flatten(4), vertical, horizontal).permute(3, 2, 0, 1)
         if ctx.needs_input_grad[1]:
             grad_weights = _weight_gradient(grad_out, pixels, filters, vertical, horizontal).permute(0, 1, 3, 5, 2, 4)
         return grad_x, grad_weights, None, None
+
+
+def _differentiable_gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    """(dL/dx, dL/dweights) by `gather`, the same function made of operations that have gradients of any order."""
+    x, weights = ctx.saved_tensors
+    of_x, of_weights = ctx.needs_input_grad[:2]
+    inputs = [tensor for tensor, needed in ((x, of_x), (weights, of_weights)) if needed]
+    out = gather(x, weights, ctx.vertical, ctx.horizontal)
+    grads = torch.autograd.grad(out, inputs, grad_out, create_graph=True)
+    return grads[0] if of_x else None, grads[-1] if of_weights else None, None, None
+
+
+def _pixels(x: Tensor) -> Tensor:
+    """[N, C, H, W] -> [H, W, C, N], a view when the images are innermost already."""
+    return x.permute(2, 3, 1, 0).contiguous()
+
+
+def _filters(weights: Tensor) -> Tensor:
+    """[P_h, P_w, C_out, C_in, K_h, K_w] -> [P_h, P_w, K_h, C_out, K_w, C_in], a view when generated in that order."""
+    return weights.permute(0, 1, 4, 2, 5, 3).contiguous()
 
 
 def _input_gradient(
@@ -129,7 +150,9 @@ def _windows_inside(horizontal: AxisGrid) -> list[tuple[int, slice, slice]]:
     inside = []
     for j, start in enumerate(horizontal.starts):
         first, end = max(start, 0), min(start + horizontal.kernel_size, horizontal.in_size)
-        inside.append((j, slice(first - start, max(end, first) - start), slice(first, max(end, first))))
+        if first >= end:
+            first = end = start = 0  # no tap inside
+        inside.append((j, slice(first - start, end - start), slice(first, end)))
     return inside
 
 

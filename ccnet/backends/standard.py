@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ccnet.grid import AxisGrid
-from ccnet.types import Kernel, KernelInput
+from ccnet.types import Kernel, KernelInput, points_dtype
 
 
 def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, kernel_input: KernelInput) -> Tensor:
@@ -26,7 +26,7 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
     Source: arXiv 2006.11120, Sec. 3.1, Eq. 1-3.
     """
     g = projected_grid(vertical, horizontal, like=x)  # block 1
-    neighbours = extract_neighbours(pad(x, vertical, horizontal), vertical, horizontal)  # block 2
+    neighbours = extract_neighbours(x, vertical, horizontal)  # block 2
     weights = calculate_weights(kernel, g, vertical, horizontal, kernel_input)  # block 3
     return (neighbours * weights).sum(dim=(2, 3))  # block 4: I' = sum over c_in and k of N (x) W, Eq. 3
 
@@ -37,21 +37,21 @@ def projected_grid(vertical: AxisGrid, horizontal: AxisGrid, *, like: Tensor) ->
         torch.tensor([float(axis.offsets[n % axis.period]) for n in range(axis.out_size)], dtype=torch.float64)
         for axis in (vertical, horizontal)
     ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij")).to(device=like.device, dtype=like.dtype)
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).to(points_dtype(like)).to(like.device)
 
 
-def pad(x: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
-    """x with the zeros around it that its outermost windows reach into."""
-    margins = (horizontal.pad_before, horizontal.pad_after, vertical.pad_before, vertical.pad_after)
-    return torch.nn.functional.pad(x, margins)
+def extract_neighbours(x: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
+    """Block 2: all K = K_h K_w neighbours of every output pixel, N of shape [N, 1, C_in, K, H', W'].
 
-
-def extract_neighbours(padded: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
-    """Block 2: all K = K_h K_w neighbours of every output pixel, N of shape [N, 1, C_in, K, H', W']."""
-    rows = torch.tensor(vertical.starts, device=padded.device) + vertical.pad_before
-    columns = torch.tensor(horizontal.starts, device=padded.device) + horizontal.pad_before
+    A neighbour outside the input is 0: it is looked up in a row or column of zeros behind the last one.
+    """
+    padded = torch.nn.functional.pad(x, (0, 1, 0, 1))
+    rows, columns = (
+        torch.tensor([axis.neighbours(n) for n in range(axis.out_size)], device=x.device)  # [H', K_h], [W', K_w]
+        for axis in (vertical, horizontal)
+    )
     taps = _taps(vertical, horizontal)
-    return torch.stack([padded[:, :, rows[:, None] + u, columns[None, :] + v] for u, v in taps], dim=2)[:, None]
+    return torch.stack([padded[:, :, rows[:, u, None], columns[None, :, v]] for u, v in taps], dim=2)[:, None]
 
 
 def calculate_weights(
@@ -61,12 +61,12 @@ def calculate_weights(
     out_size = g.shape[1:]
     if kernel_input == "offset":
         weights = kernel(g.permute(1, 2, 0).reshape(-1, 2))  # [H' W', C_out, C_in, K_h, K_w]
-        return weights.unflatten(0, out_size).flatten(4).permute(2, 3, 4, 0, 1)[None]
-    centre = torch.tensor([(vertical.kernel_size - 1) / 2, (horizontal.kernel_size - 1) / 2]).to(g)
+        return weights.reshape(*out_size, *weights.shape[1:3], -1).permute(2, 3, 4, 0, 1)[None]
+    centre = torch.tensor([(axis.kernel_size - 1) / 2 for axis in (vertical, horizontal)]).to(g)
     taps = torch.tensor(_taps(vertical, horizontal)).to(g)
     distances = g[None] + (centre - taps)[:, :, None, None]  # D[n, m] = g_n - m
     weights = kernel(distances.permute(0, 2, 3, 1).reshape(-1, 2))  # [K H' W', C_out, C_in]
-    return weights.unflatten(0, (len(taps), *out_size)).permute(3, 4, 0, 1, 2)[None]
+    return weights.reshape(len(taps), *out_size, *weights.shape[1:]).permute(3, 4, 0, 1, 2)[None]
 
 
 def _taps(vertical: AxisGrid, horizontal: AxisGrid) -> list[tuple[int, int]]:

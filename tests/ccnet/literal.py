@@ -1,4 +1,4 @@
-"""Eq. 1 as loops over n and m in float64: the oracle of every backend. Shares no code with `ccnet`."""
+"""Eq. 1 as a loop over n and m in float64: the oracle of every backend. Shares no code with `ccnet`."""
 
 import itertools
 import math
@@ -18,8 +18,8 @@ def literal_grid(in_size: int, out_size: int, scale: Fraction) -> list[Fraction]
 
 def literal_neighbours(g: Fraction, kernel_size: int) -> list[int]:
     """The K integers m nearest to g: those with -K/2 < g - m <= K/2."""
-    return [m for m in range(math.floor(g) - kernel_size, math.ceil(g) + kernel_size + 1)
-            if -Fraction(kernel_size, 2) < g - m <= Fraction(kernel_size, 2)]  # fmt: skip
+    candidates = range(math.floor(g) - kernel_size, math.ceil(g) + kernel_size + 1)
+    return [m for m in candidates if -Fraction(kernel_size, 2) < g - m <= Fraction(kernel_size, 2)]
 
 
 def literal_cc_conv2d(
@@ -30,26 +30,24 @@ def literal_cc_conv2d(
     out_size: tuple[int, int],
     kernel_input: str,
 ) -> Tensor:
-    """y[n] = sum over m of K(g_n - m) x[m], with x zero outside; one kernel call an output pixel and neighbour."""
-    images, _, height, width = x.shape
-    rows = literal_grid(height, out_size[0], scale[0])
-    columns = literal_grid(width, out_size[1], scale[1])
-    pixels = []
-    for g_h, g_w in itertools.product(rows, columns):
+    """y[n] = sum over m of K(g_n - m) x[m], with x zero outside; the kernel sees one point for each pair of n and m."""
+    height, width = x.shape[2:]
+    terms, points, taps = [], [], []
+    grid = itertools.product(literal_grid(height, out_size[0], scale[0]), literal_grid(width, out_size[1], scale[1]))
+    for n, (g_h, g_w) in enumerate(grid):
         near_h, near_w = literal_neighbours(g_h, kernel_size[0]), literal_neighbours(g_w, kernel_size[1])
-        assert len(near_h) == kernel_size[0] and len(near_w) == kernel_size[1]
+        assert (len(near_h), len(near_w)) == kernel_size
         centre = (Fraction(near_h[0] + near_h[-1], 2), Fraction(near_w[0] + near_w[-1], 2))
-        value: Tensor | float = 0.0
         for (u, i), (v, j) in itertools.product(enumerate(near_h), enumerate(near_w)):
-            if kernel_input == "distance":
-                point = torch.tensor([[float(g_h - i), float(g_w - j)]], dtype=x.dtype)
-                weight = kernel(point)[0]
-            else:
-                point = torch.tensor([[float(g_h - centre[0]), float(g_w - centre[1])]], dtype=x.dtype)
-                weight = kernel(point)[0, :, :, u, v]
-            if 0 <= i < height and 0 <= j < width:
-                value = value + x[:, :, i, j] @ weight.T
-            else:
-                value = value + 0.0 * weight.sum() * torch.ones(images, weight.shape[0], dtype=x.dtype)
-        pixels.append(value)
-    return torch.stack(pixels, dim=2).view(images, -1, *out_size)
+            origin = (i, j) if kernel_input == "distance" else centre
+            terms.append((n, i, j))
+            points.append([float(g_h - origin[0]), float(g_w - origin[1])])
+            taps.append((u, v))
+    weights = kernel(torch.tensor(points, dtype=x.dtype)).unbind()
+    pixels = [row.unbind(2) for row in x.unbind(2)]  # pixels[i][j] is x[m], [N, C_in]
+    nothing = 0 * x.sum() + 0 * weights[0].sum()  # keeps a gradient where every neighbour lies outside
+    y = [nothing.expand(x.shape[0], weights[0].shape[0])] * math.prod(out_size)
+    for (n, i, j), (u, v), weight in zip(terms, taps, weights, strict=True):
+        if 0 <= i < height and 0 <= j < width:
+            y[n] = y[n] + pixels[i][j] @ (weight if kernel_input == "distance" else weight[:, :, u, v]).T
+    return torch.stack(y, dim=2).unflatten(2, out_size)

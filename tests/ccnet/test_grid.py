@@ -3,12 +3,13 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ccnet import CcnetError, projected_grid
-from ccnet.grid import AxisGrid, exact_scale, exact_scales
+from ccnet.grid import MAX_SIZE, AxisGrid, exact_scale, exact_scales, whole_number
 from tests.ccnet.literal import literal_grid, literal_neighbours
 
 scales = st.one_of(
@@ -42,12 +43,13 @@ def test_windows_phases_and_offsets_describe_the_nearest_neighbours(in_size, out
     for n, g in enumerate(literal_grid(in_size, out_size, Fraction(scale))):
         neighbours = literal_neighbours(g, kernel_size)
         assert list(range(axis.starts[n], axis.starts[n] + kernel_size)) == neighbours
+        assert axis.neighbours(n) == [m if 0 <= m < in_size else in_size for m in neighbours]
         phase = n % axis.period
         assert axis.distances(phase) == [g - m for m in neighbours]
         assert Fraction(-1, 2) < axis.offsets[phase] <= Fraction(1, 2)
     assert axis.period == min(Fraction(scale).numerator, out_size)
-    assert axis.starts[0] + axis.pad_before >= 0
-    assert axis.starts[-1] + kernel_size <= in_size + axis.pad_after
+    assert axis.pad_before == max(0, -axis.starts[0])
+    assert axis.pad_after == max(0, axis.starts[-1] + kernel_size - in_size)
 
 
 @pytest.mark.parametrize(("scale", "kernel_size", "first"), [(1, 4, -2), (1, 2, -1), (Fraction(1, 2), 3, -1)])
@@ -65,6 +67,15 @@ def test_exact_scales_avoid_the_wrong_ceil_that_floats_give():
 def test_a_float_scale_is_taken_at_its_exact_value():
     assert exact_scale(0.1) == Fraction(3602879701896397, 36028797018963968)
     assert exact_scales((0.5, 2)) == (Fraction(1, 2), Fraction(2))
+    assert exact_scales([1, Fraction(2, 3)]) == (Fraction(1), Fraction(2, 3))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [np.float32(0.1), np.float64(0.1), np.int64(3), np.uint8(3)])
+def test_numpys_numbers_are_taken_as_the_numbers_that_they_are(number):
+    scale = exact_scale(number)
+    assert scale == Fraction(number.item())
+    assert type(scale.numerator) is int  # a NumPy integer inside would overflow silently
+    assert AxisGrid.make(4, np.int64(2), 1, 3).out_size == 2  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +88,8 @@ def test_a_float_scale_is_taken_at_its_exact_value():
         ("1/2", "Fraction"),
         (True, "Fraction"),
         (None, "Fraction"),
+        (1 + 0j, "Fraction"),
+        (np.float32("nan"), "finite"),
     ],
 )
 def test_a_bad_scale_is_refused_with_what_is_allowed(scale, says):
@@ -84,10 +97,22 @@ def test_a_bad_scale_is_refused_with_what_is_allowed(scale, says):
         projected_grid(4, 4, scale)
 
 
-@pytest.mark.parametrize(("in_size", "out_size"), [(0, 4), (4, 0), (-1, 4), (4, 2.0), (True, 4)])
+@pytest.mark.parametrize(("in_size", "out_size"), [(0, 4), (4, 0), (-1, 4), (4, 2.0), (True, 4), (4, "4")])
 def test_a_bad_size_is_refused(in_size, out_size):
     with pytest.raises(CcnetError, match="_size"):
         projected_grid(in_size, out_size, 1)
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e300, Fraction(10**5000)])
+def test_a_scale_that_asks_for_more_than_a_memory_holds_is_refused(scale):
+    with pytest.raises(CcnetError, match=rf"out_size is at most {MAX_SIZE} px.*smaller scale"):
+        AxisGrid.make(8, None, scale, 3)
+
+
+def test_a_whole_number_may_have_another_lower_bound():
+    assert whole_number("seed", 0, least=0) == 0
+    with pytest.raises(CcnetError, match="seed must be at least 0; got -1"):
+        whole_number("seed", -1, least=0)
 
 
 def test_a_pair_of_three_scales_is_refused():
