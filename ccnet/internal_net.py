@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.errors import CcnetError
+from ccnet.grid import whole_number
 from ccnet.types import KernelInput
 
 # Share of the generated weights' variance that comes from the coordinate and not from the last layer's bias. The paper
@@ -52,35 +53,41 @@ class InternalNet(nn.Module):
         super().__init__()
         if kernel_input not in ("distance", "offset"):
             raise CcnetError(f'kernel_input is "distance" or "offset"; got {kernel_input!r}')
-        if not hidden or any(width < 1 for width in hidden):
-            raise CcnetError(f"hidden names one or more layer widths, each at least 1; got {hidden}")
-        self.in_channels, self.out_channels = in_channels, out_channels
-        self.kernel_size = kernel_size
+        if not isinstance(hidden, (tuple, list)) or not hidden:
+            raise CcnetError(f"hidden names one or more layer widths, such as (16, 16); got {hidden!r}")
+        self.in_channels = whole_number("in_channels", in_channels)
+        self.out_channels = whole_number("out_channels", out_channels)
+        self.kernel_size = (whole_number("kernel height", kernel_size[0]), whole_number("kernel width", kernel_size[1]))
         self.kernel_input = kernel_input
-        taps = kernel_size[0] * kernel_size[1] if kernel_input == "offset" else 1
-        widths = (2, *hidden)
+        widths = (2, *(whole_number("a hidden width", width) for width in hidden))
+        taps = math.prod(self.kernel_size) if kernel_input == "offset" else 1
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
-        self.last = nn.Linear(hidden[-1], out_channels * in_channels * taps)
+        self.last = nn.Linear(widths[-1], self.out_channels * self.in_channels * taps)
         self.reset_parameters()
 
     def forward(self, points: Tensor) -> Tensor:
         """Weights at M points.
 
         Args:
-            points: [M, 2], (vertical, horizontal) distances or offsets in input px.
+            points: [M, 2], (vertical, horizontal) distances or offsets in input px, of any floating point dtype.
 
         Returns:
-            [M, C_out, C_in] ("distance") or [M, C_out, C_in, K_h, K_w] ("offset").
+            [M, C_out, C_in] ("distance") or [M, C_out, C_in, K_h, K_w] ("offset"), in the parameters' dtype.
+
+        Raises:
+            CcnetError: points of another shape.
         """
+        if points.dim() != 2 or points.shape[1] != 2:
+            raise CcnetError(f"points are [M, 2], (vertical, horizontal); got {list(points.shape)}")
         # The bias as the weight of a hidden value of 1: adding it separately would write all the weights twice.
-        features = nn.functional.pad(self._features(points), (0, 1), value=1.0)
+        features = nn.functional.pad(self._features(points.to(self.last.weight.dtype)), (0, 1), value=1.0)
         weights = features @ torch.cat([self.last.weight, self.last.bias[:, None]], dim=1).mT
         if self.kernel_input == "distance":
-            return weights.view(-1, self.out_channels, self.in_channels)
+            return weights.view(len(points), self.out_channels, self.in_channels)
         # The last layer's rows are stored in the order (K_h, C_out, K_w, C_in) in which the discrete backend's matrix
         # products read them: reordering a few parameters once replaces a copy of every generated weight.
         kernel_height, kernel_width = self.kernel_size
-        weights = weights.view(-1, kernel_height, self.out_channels, kernel_width, self.in_channels)
+        weights = weights.view(len(points), kernel_height, self.out_channels, kernel_width, self.in_channels)
         return weights.permute(0, 2, 4, 1, 3)  # [M, C_out, C_in, K_h, K_w], a view
 
     def reset_parameters(self) -> None:
@@ -88,7 +95,7 @@ class InternalNet(nn.Module):
         for layer in self.hidden:
             assert isinstance(layer, nn.Linear)
             layer.reset_parameters()
-        fan_in = self.in_channels * self.kernel_size[0] * self.kernel_size[1]
+        fan_in = self.in_channels * math.prod(self.kernel_size)
         variance = 1 / (3 * fan_in)  # of nn.Conv2d's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in))
         with torch.no_grad():
             features = self._features(self._reference_points())

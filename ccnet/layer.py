@@ -1,10 +1,13 @@
 """The CC layer: `cc_conv2d` for any kernel function, `CCConv2d` with a learned one."""
 
+from contextlib import nullcontext
+
+import torch
 from torch import Tensor, nn
 
 from ccnet.backends import get_backend
 from ccnet.errors import CcnetError
-from ccnet.grid import AxisGrid, ScalePair, exact_scales
+from ccnet.grid import AxisGrid, ScalePair, exact_scales, whole_number
 from ccnet.internal_net import InternalNet
 from ccnet.types import Kernel, KernelInput
 
@@ -25,7 +28,8 @@ def cc_conv2d(
     Args:
         x: [N, C_in, H, W], floating point.
         kernel: K, points [M, 2] -> [M, C_out, C_in] ("distance") or [M, C_out, C_in, K_h, K_w] ("offset"); any
-            callable, so that a known function (bicubic, Gaussian) can be plugged in.
+            function of the points alone, so that a known one (bicubic, Gaussian) can be plugged in. Points have the
+            dtype of x, but at least float32; weights are taken to the dtype of x.
         kernel_size: neighbours along each axis, an int or (K_h, K_w); may exceed the input.
         scale: output px per input px, an int, float, Fraction or pair (vertical, horizontal).
         out_size: output px, an int, a pair or None for ceil(scale * size).
@@ -34,26 +38,36 @@ def cc_conv2d(
         backend: "auto" or one of `available_backends()`.
 
     Returns:
-        [N, C_out, H', W'].
+        [N, C_out, H', W'] in the dtype of x; under autocast in autocast's, as from `conv2d`, while the kernel is
+        evaluated as it is without.
 
     Raises:
         CcnetError: an argument that is not as described; the message says what is allowed.
 
     Source: arXiv 2006.11120, Eq. 1-3.
     """
-    if x.dim() != 4 or not x.is_floating_point():
-        raise CcnetError(f"x is a floating point tensor [N, C_in, H, W]; got {x.dtype} {list(x.shape)}")
+    if not isinstance(x, Tensor) or x.dim() != 4 or not x.is_floating_point():
+        raise CcnetError(f"x is a floating point tensor [N, C_in, H, W]; got {_described(x)}")
     if kernel_input not in ("distance", "offset"):
         raise CcnetError(f'kernel_input is "distance" or "offset"; got {kernel_input!r}')
+    if not callable(kernel):
+        raise CcnetError(f"kernel is a function of points [M, 2]; got a {type(kernel).__name__}")
     apply = get_backend(backend)
     kernel_height, kernel_width = int_pair("kernel_size", kernel_size)
     scale_h, scale_w = exact_scales(scale)
     out_height, out_width = (None, None) if out_size is None else int_pair("out_size", out_size)
     vertical = AxisGrid.make(x.shape[2], out_height, scale_h, kernel_height)
     horizontal = AxisGrid.make(x.shape[3], out_width, scale_w, kernel_width)
-    checked = _checked(kernel, kernel_input, (x.shape[1], kernel_height, kernel_width))
-    out = apply(x, checked, vertical, horizontal, kernel_input)
-    return out if bias is None else out + bias.to(out.dtype).view(-1, 1, 1)
+    autocast_dtype = _autocast_dtype(x)
+    with nullcontext() if autocast_dtype is None else torch.autocast(x.device.type, enabled=False):
+        x = x if autocast_dtype is None else x.to(autocast_dtype)
+        checked = _checked(kernel, kernel_input, (x.shape[1], kernel_height, kernel_width), x.dtype)
+        out = apply(x, checked, vertical, horizontal, kernel_input)
+    if bias is None:
+        return out
+    if bias.shape != out.shape[1:2]:
+        raise CcnetError(f"bias has one value an output channel, [{out.shape[1]}]; got {_described(bias)}")
+    return out + bias.to(out.dtype).view(-1, 1, 1)
 
 
 class CCConv2d(nn.Module):
@@ -87,21 +101,16 @@ class CCConv2d(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
-            if channels < 1:
-                raise CcnetError(f"{name} must be at least 1; got {channels}")
         get_backend(backend)
-        self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = int_pair("kernel_size", kernel_size)
         self.kernel_input: KernelInput = kernel_input
         self.backend = backend
-        self.kernel = InternalNet(
-            in_channels, out_channels, self.kernel_size, kernel_input=kernel_input, hidden=tuple(hidden)
-        )
+        self.kernel = InternalNet(in_channels, out_channels, self.kernel_size, kernel_input=kernel_input, hidden=hidden)
+        self.in_channels, self.out_channels = self.kernel.in_channels, self.kernel.out_channels
         self.bias: nn.Parameter | None = None
         if bias:
-            bound = (in_channels * self.kernel_size[0] * self.kernel_size[1]) ** -0.5  # as nn.Conv2d
-            self.bias = nn.Parameter(nn.init.uniform_(self.kernel.last.bias.new_empty(out_channels), -bound, bound))
+            bound = (self.in_channels * self.kernel_size[0] * self.kernel_size[1]) ** -0.5  # as nn.Conv2d
+            self.bias = nn.Parameter(nn.init.uniform_(torch.empty(self.out_channels), -bound, bound))
 
     def forward(
         self,
@@ -114,10 +123,14 @@ class CCConv2d(nn.Module):
         """[N, C_in, H, W] -> [N, C_out, H', W']; arguments as in `cc_conv2d`.
 
         Raises:
-            CcnetError: x has another number of channels than the layer, or an argument is not as described.
+            CcnetError: x has another number of channels or another dtype than the layer, or an argument is not as
+                described.
         """
-        if x.dim() != 4 or x.shape[1] != self.in_channels:
-            raise CcnetError(f"this layer takes [N, {self.in_channels}, H, W]; got {list(x.shape)}")
+        if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[1] != self.in_channels:
+            raise CcnetError(f"this layer takes [N, {self.in_channels}, H, W]; got {_described(x)}")
+        dtype = self.kernel.last.weight.dtype
+        if x.dtype != dtype and _autocast_dtype(x) is None:
+            raise CcnetError(f"this layer's parameters are {dtype}; got x of {x.dtype}: move one of them with .to()")
         return cc_conv2d(
             x,
             self.kernel,
@@ -137,26 +150,40 @@ class CCConv2d(nn.Module):
         )
 
 
-def _checked(kernel: Kernel, kernel_input: KernelInput, sizes: tuple[int, int, int]) -> Kernel:
-    """The kernel, with a clear error when it returns weights of another shape than the layer's."""
+def _checked(kernel: Kernel, kernel_input: KernelInput, sizes: tuple[int, int, int], dtype: torch.dtype) -> Kernel:
+    """The kernel, its weights in `dtype`, with a clear error when they are of another shape than the layer's."""
     in_channels, kernel_height, kernel_width = sizes
     taps = () if kernel_input == "distance" else (kernel_height, kernel_width)
 
     def evaluate(points: Tensor) -> Tensor:
         weights = kernel(points)
-        expected = f"[{len(points)}, C_out, {', '.join(str(n) for n in (in_channels, *taps))}]"
-        if weights.dim() < 3 or (weights.shape[0], *weights.shape[2:]) != (len(points), in_channels, *taps):
+        shape = tuple(weights.shape) if isinstance(weights, Tensor) else ()
+        if len(shape) < 3 or (shape[0], *shape[2:]) != (len(points), in_channels, *taps):
+            expected = f"[{len(points)}, C_out, {', '.join(str(n) for n in (in_channels, *taps))}]"
             raise CcnetError(
-                f"the kernel must map points {list(points.shape)} to {expected}; got {list(weights.shape)}"
+                f"the kernel must map points {list(points.shape)} to a tensor {expected}; got {_described(weights)}"
             )
-        return weights
+        return weights.to(dtype)
 
     return evaluate
 
 
+def _autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """The dtype that autocast wants x in, None where it is off or leaves x as it is (float64)."""
+    device = x.device.type
+    if x.dtype == torch.float64 or not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def _described(value: object) -> str:
+    """Dtype and shape of a tensor, the type of anything else; for messages."""
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
 def int_pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
     """One size for both axes, or a pair (vertical, horizontal), each at least 1."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in pair):
-        raise CcnetError(f"{name} is a whole number or a pair (vertical, horizontal), each at least 1; got {value!r}")
-    return pair[0], pair[1]
+    pair = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2:
+        raise CcnetError(f"{name} is a whole number or a pair (vertical, horizontal); got {value!r}")
+    return whole_number(name, pair[0]), whole_number(name, pair[1])

@@ -1,11 +1,14 @@
 """The layer as its users meet it: any scale and size, known kernels, and clear errors."""
 
+import copy
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
-from ccnet import CCConv2d, CcnetError, cc_conv2d
+from ccnet import CCConv2d, CcnetError, available_backends, cc_conv2d
+from ccnet.backends.discrete import ROWS_MIN_IMAGES
 
 
 @pytest.mark.parametrize(
@@ -17,6 +20,9 @@ from ccnet import CCConv2d, CcnetError, cc_conv2d
         ((2, Fraction(1, 3)), None, (16, 2)),
         (Fraction(5, 7), (3, 9), (3, 9)),
         (1.37, 4, (4, 4)),
+        ([2, np.float32(0.5)], None, (16, 3)),
+        (1, [3, np.int64(9)], (3, 9)),
+        (1, torch.Size((3, 9)), (3, 9)),
     ],
 )
 def test_output_size_is_the_ceil_of_scale_times_size_or_what_was_asked(scale, out_size, expected):
@@ -36,8 +42,7 @@ def test_a_known_kernel_can_be_plugged_in():
 
 def test_bias_is_added_to_every_pixel():
     layer = CCConv2d(1, 2, 3)
-    with torch.no_grad():
-        layer.bias.copy_(torch.tensor([1.0, -2.0]))
+    layer.bias = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     out = layer(torch.zeros(1, 1, 4, 4), Fraction(3, 4))
     assert out[0, 0].unique().tolist() == [1.0]
     assert out[0, 1].unique().tolist() == [-2.0]
@@ -50,11 +55,43 @@ def test_backend_of_a_call_overrides_that_of_the_layer():
     torch.testing.assert_close(layer(x, Fraction(3, 5)), layer(x, Fraction(3, 5), backend="chunked"))
 
 
-def test_the_layer_trains_in_every_dtype_it_is_moved_to():
-    for dtype in (torch.float32, torch.float64):
-        layer = CCConv2d(1, 1, 3).to(dtype)
-        layer(torch.rand(1, 1, 5, 5, dtype=dtype), 0.7).sum().backward()
-        assert all(p.grad is not None and p.grad.dtype == dtype for p in layer.parameters())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_layer_trains_in_every_dtype_it_is_moved_to(dtype):
+    layer = CCConv2d(1, 1, 3).to(dtype)
+    out = layer(torch.rand(1, 1, 5, 5, dtype=dtype), 0.7)
+    out.sum().backward()
+    assert out.dtype == dtype
+    assert all(p.grad is not None and p.grad.dtype == dtype for p in layer.parameters())
+
+
+@pytest.mark.parametrize("backend", available_backends())
+@pytest.mark.parametrize("scale", [1, Fraction(4, 5)])
+@pytest.mark.parametrize("images", [2, ROWS_MIN_IMAGES])
+def test_autocast_is_what_it_is_for_conv2d(backend, scale, images):
+    torch.manual_seed(0)
+    layer, x = CCConv2d(2, 3, 3, backend=backend), torch.randn(images, 2, 6, 6, requires_grad=True)
+    exact = copy.deepcopy(layer).double()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x, scale)
+        again = layer(x.bfloat16(), scale)
+        double = exact(x.double(), scale)
+    out.float().sum().backward()
+    assert out.dtype == again.dtype == torch.bfloat16
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in (x, *layer.parameters()))
+    assert double.dtype == torch.float64  # autocast leaves it alone
+    torch.testing.assert_close(out, again)
+    torch.testing.assert_close(out.double(), exact(x.double(), scale), rtol=0.02, atol=0.02)
+
+
+def test_the_kernel_is_evaluated_as_without_autocast():
+    layer, points = CCConv2d(2, 3, 3), []
+    layer.kernel.register_forward_hook(lambda _net, arguments, out: points.append((arguments[0], out)))
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.randn(1, 2, 6, 6), Fraction(4, 5))
+    layer(torch.randn(1, 2, 6, 6), Fraction(4, 5))
+    for inside, outside in zip(*points, strict=True):
+        assert inside.dtype == torch.float32
+        assert torch.equal(inside, outside)
 
 
 BAD_CALLS = {
@@ -64,6 +101,9 @@ BAD_CALLS = {
     "scale infinite": ({"scale": (1, float("inf"))}, "finite"),
     "output size 0": ({"out_size": 0}, "at least 1"),
     "output size of three": ({"out_size": (1, 2, 3)}, "pair"),
+    "output size that is no number": ({"out_size": "4"}, "whole number"),
+    "output size of two and a half": ({"out_size": (2.5, 3)}, "whole number"),
+    "more output than a memory holds": ({"scale": 1e9}, "at most"),
     "unknown backend": ({"backend": "cuda"}, "no backend"),
 }
 
@@ -75,28 +115,57 @@ def test_a_bad_call_says_what_is_allowed(arguments, says):
 
 
 def test_wrong_channels_are_named():
-    with pytest.raises(CcnetError, match=r"takes \[N, 3, H, W\]; got \[1, 4, 5, 5\]"):
+    with pytest.raises(CcnetError, match=r"takes \[N, 3, H, W\]; got torch.float32 \[1, 4, 5, 5\]"):
         CCConv2d(3, 1, 3)(torch.zeros(1, 4, 5, 5))
 
 
-def test_a_tensor_that_is_no_batch_of_float_images_is_refused():
-    for x in (torch.zeros(3, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.uint8)):
-        with pytest.raises(CcnetError):
-            cc_conv2d(x, lambda points: points, 3)
+def test_an_input_of_another_dtype_than_the_layers_is_refused():
+    with pytest.raises(CcnetError, match=r"parameters are torch.float32; got x of torch.float64"):
+        CCConv2d(1, 1, 3)(torch.zeros(1, 1, 4, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("x", [torch.zeros(3, 4, 4), torch.zeros(1, 1, 4, 4, dtype=torch.uint8), [[[[1.0]]]]])
+def test_what_is_no_batch_of_float_images_is_refused(x):
+    with pytest.raises(CcnetError, match="floating point tensor"):
+        cc_conv2d(x, lambda points: points, 3)
+    with pytest.raises(CcnetError):
+        CCConv2d(1, 1, 3)(x)
+
+
+def test_a_kernel_that_is_no_function_and_a_bias_of_another_shape_are_refused():
+    x = torch.zeros(1, 1, 4, 4)
+    with pytest.raises(CcnetError, match="function of points"):
+        cc_conv2d(x, torch.zeros(1, 1, 3, 3), 3)  # type: ignore[arg-type]
+    for bias in (torch.zeros(1), torch.zeros(3), torch.zeros(2, 1)):
+        with pytest.raises(CcnetError, match=r"one value an output channel, \[2\]"):
+            cc_conv2d(x, lambda points: points[:, :1, None].expand(-1, 2, 1), 3, bias=bias)
 
 
 @pytest.mark.parametrize(
     "arguments",
     [
         {"in_channels": 0},
+        {"in_channels": 2.0},
         {"out_channels": -1},
         {"kernel_size": 0},
+        {"kernel_size": 3.0},
         {"kernel_size": (3, 3, 3)},
         {"kernel_input": "absolute"},
         {"hidden": ()},
+        {"hidden": 16},
+        {"hidden": (16, 0)},
         {"backend": "none"},
     ],
 )
 def test_a_bad_layer_is_refused_when_it_is_made(arguments):
     with pytest.raises(CcnetError):
         CCConv2d(**{"in_channels": 1, "out_channels": 1, "kernel_size": 3, **arguments})
+
+
+def test_a_copy_and_a_layer_with_its_state_give_the_same_output():
+    layer, x = CCConv2d(2, 3, (3, 4)), torch.rand(1, 2, 6, 6)
+    restored = CCConv2d(2, 3, (3, 4))
+    restored.load_state_dict(layer.state_dict())
+    for other in (restored, copy.deepcopy(layer)):
+        assert torch.equal(other(x, 0.8), layer(x, 0.8))
+    assert set(layer.state_dict()) == {"bias", *(f"kernel.{name}" for name in layer.kernel.state_dict())}
