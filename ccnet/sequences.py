@@ -12,20 +12,24 @@ which is our default (`SPREADS` names both).
 import logging
 import math
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from ccnet.errors import SequenceError
-from ccnet.grid import Scale, exact_scale
+from ccnet.errors import CcnetError, SequenceError
+from ccnet.grid import Scale, exact_scale, whole_number
 
 TOTAL_SCALE = Fraction(1, 4)
 FREE_LAYERS = 7  # the paper's first layer is fixed at 1/1; seven share the total
 SPREADS = {"table4": 0.05, "text": 0.01}  # standard deviation that Table 4 fits, and the one that A.2 states
-_TRIES = 10_000  # draws for one sequence, and for one more distinct sequence, before giving up
+_TRIES = 10_000  # draws for one valid axis before giving up
+_REPEATS = 1_000  # sequences in a row that were drawn before, until there seem to be no others
+_NUMBER = re.compile(r"[0-9]{1,999}(?:/[0-9]{1,999})?|[0-9]{0,999}\.[0-9]{1,999}")  # 1e999999999 would fill the memory
 
 Method = Literal["corrected", "conditioned"]
+Spread = Literal["table4", "text"]
 logger = logging.getLogger(__name__)
 
 
@@ -48,9 +52,10 @@ class ScaleSequence:
 
     def __post_init__(self) -> None:
         for name in ("vertical", "horizontal"):
-            scales = getattr(self, name)
-            if isinstance(scales, (str, int, float, Fraction)) or not len(scales):
-                raise SequenceError(f"{name} is a sequence of scales, one a layer; got {scales!r}")
+            given = getattr(self, name)
+            scales = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
+            if not scales:
+                raise SequenceError(f"{name} is a sequence of scales, one a layer; got {given!r}")
             object.__setattr__(self, name, tuple(_scale(s) for s in scales))
         if len(self.vertical) != len(self.horizontal):
             raise SequenceError(
@@ -75,13 +80,12 @@ class ScaleSequence:
             in_size: (height, width) of the network's input in px.
 
         Raises:
-            SequenceError: the last layer's exact size is not a whole number.
+            SequenceError: in_size is no pair of sizes, or the last layer's exact size is not a whole number.
 
         Source: arXiv 2006.11120, Eq. 4.
         """
-        rows = _axis_sizes(self.vertical, in_size[0])
-        columns = _axis_sizes(self.horizontal, in_size[1])
-        return tuple(zip(rows, columns, strict=True))
+        height, width = _height_and_width(in_size)
+        return tuple(zip(_axis_sizes(self.vertical, height), _axis_sizes(self.horizontal, width), strict=True))
 
     def require_valid(
         self, *, layers: int = FREE_LAYERS + 1, total: Fraction = TOTAL_SCALE, in_size: tuple[int, int] = (32, 32)
@@ -123,13 +127,17 @@ class ScaleSequence:
         Raises:
             SequenceError: the text is not of that form.
         """
-        axes = text.split("x")
-        if len(axes) not in (1, 2):
+        if not isinstance(text, str):
+            raise SequenceError(f'a sequence is parsed from text such as "1 5/6 3/4"; got {text!r}')
+        axes = [axis.replace(",", " ").split() for axis in text.split("x")]
+        if len(axes) > 2:
             raise SequenceError(f'a sequence reads "1 5/6 ... x 1 7/9 ..." with one x between the axes; got {text!r}')
+        if not all(_NUMBER.fullmatch(word) for axis in axes for word in axis):
+            raise SequenceError(f'a sequence reads "1 5/6 0.75 ..." (fractions or decimals); got {text!r}')
         try:
-            parsed = [tuple(Fraction(word) for word in axis.replace(",", " ").split()) for axis in axes]
-        except (ValueError, ZeroDivisionError):
-            raise SequenceError(f'a sequence reads "1 5/6 3/4 ..." (fractions or decimals); got {text!r}') from None
+            parsed = [tuple(Fraction(word) for word in axis) for axis in axes]
+        except ZeroDivisionError:
+            raise SequenceError(f"a scale's denominator is above 0; got {text!r}") from None
         return ScaleSequence(parsed[0], parsed[-1])
 
 
@@ -139,7 +147,7 @@ def sample_scale_sequences(
     seed: int | None = None,
     layers: int = FREE_LAYERS,
     total: Scale = TOTAL_SCALE,
-    std: float = SPREADS["table4"],
+    std: float | Spread = SPREADS["table4"],
     max_denominator: int = 10,
     min_scale: Scale = Fraction(1, 2),
     max_scale: Scale = 1,
@@ -150,10 +158,11 @@ def sample_scale_sequences(
 
     Args:
         k: how many, at least 1.
-        seed: the same seed gives the same sequences, the first k of any larger draw; None draws a fresh seed.
+        seed: at least 0; the same seed gives the same sequences, the first k of any larger draw; None draws a fresh
+            seed.
         layers: free layers; the fixed first layer (1/1) comes on top.
-        total: product of the scales along each axis.
-        std: standard deviation of a scale before rounding.
+        total: product of the scales along each axis, at most 1.
+        std: standard deviation of a scale before rounding: a number, "table4" (0.05) or "text" (0.01).
         max_denominator: largest denominator of a drawn scale.
         min_scale, max_scale: range of every scale, the corrected one included; sequences outside are drawn again.
         in_size: (height, width) of the network's input in px, for the maps' sizes.
@@ -164,22 +173,29 @@ def sample_scale_sequences(
         map smaller than the last.
 
     Raises:
-        SequenceError: an argument out of range, or no valid sequence found in 10,000 tries.
+        SequenceError: an argument out of range, no valid sequence found in 10,000 tries, or no new one in 1,000.
 
     Source: arXiv 2006.11120, A.2.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise SequenceError(f"k is a whole number of sequences, at least 1; got {k!r}")
+    k = _whole_number("k", k)
+    height, width = _height_and_width(in_size)
     if method != "corrected":
         raise SequenceError(f'method is "corrected" (A.2); got {method!r}')
-    sampler = _AxisSampler(layers, _scale(total), std, max_denominator, _scale(min_scale), _scale(max_scale))
-    rng = random.Random(seed)
+    sampler = _AxisSampler(
+        _whole_number("layers", layers),
+        _scale(total),
+        _standard_deviation(std),
+        _whole_number("max_denominator", max_denominator),
+        _scale(min_scale),
+        _scale(max_scale),
+    )
+    rng = random.Random(None if seed is None else _whole_number("seed", seed, least=0))
     drawn: dict[ScaleSequence, None] = {}
     repeats = 0
     while len(drawn) < k:
-        sequence = ScaleSequence(sampler.draw(rng, in_size[0]), sampler.draw(rng, in_size[1]))
+        sequence = ScaleSequence(sampler.draw(rng, height), sampler.draw(rng, width))
         repeats = repeats + 1 if sequence in drawn else 0
-        if repeats > _TRIES:
+        if repeats > _REPEATS:
             raise SequenceError(
                 f"found only {len(drawn)} distinct sequences with std={std}, max_denominator={max_denominator}; "
                 f"asked for {k}. Ask for fewer or widen the distribution"
@@ -202,12 +218,8 @@ class _AxisSampler:
     rejected: int = 0
 
     def __post_init__(self) -> None:
-        if self.layers < 1:
-            raise SequenceError(f"a network needs at least one free layer; got {self.layers}")
-        if not (math.isfinite(self.std) and self.std >= 0):
-            raise SequenceError(f"std is a finite number, at least 0; got {self.std}")
-        if self.max_denominator < 1:
-            raise SequenceError(f"max_denominator is at least 1; got {self.max_denominator}")
+        if self.total > 1:
+            raise SequenceError(f"total is at most 1, or maps would be smaller than the last one; got {self.total}")
         if not self.min_scale**self.layers <= self.total <= self.max_scale**self.layers:
             raise SequenceError(
                 f"{self.layers} scales in [{self.min_scale}, {self.max_scale}] cannot multiply to {self.total}"
@@ -260,8 +272,31 @@ def _axis_sizes(scales: Sequence[Fraction], in_size: int) -> list[int]:
     return sizes
 
 
+def _height_and_width(in_size: tuple[int, int]) -> tuple[int, int]:
+    if not isinstance(in_size, (tuple, list)) or len(in_size) != 2:
+        raise SequenceError(f"in_size is a pair (height, width) in px; got {in_size!r}")
+    return _whole_number("in_size", in_size[0]), _whole_number("in_size", in_size[1])
+
+
+def _standard_deviation(std: float | Spread) -> float:
+    try:
+        value = SPREADS[std] if isinstance(std, str) else float(std)
+    except (KeyError, TypeError, ValueError):
+        raise SequenceError(f"std is a number or one of {', '.join(map(repr, SPREADS))}; got {std!r}") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise SequenceError(f"std is a finite number, at least 0; got {value}")
+    return value
+
+
+def _whole_number(name: str, value: int, least: int = 1) -> int:
+    try:
+        return whole_number(name, value, least)
+    except CcnetError as error:
+        raise SequenceError(str(error)) from None
+
+
 def _scale(value: Scale) -> Fraction:
     try:
         return exact_scale(value)
-    except ValueError as error:
+    except CcnetError as error:
         raise SequenceError(str(error)) from None

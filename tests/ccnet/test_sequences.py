@@ -1,7 +1,9 @@
 """Scale sequences: Table 4, Eq. 4, the sampler of A.2 and what makes a sequence valid."""
 
 import math
+import re
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from ccnet import ScaleSequence, SequenceError, sample_scale_sequences
 
+F = Fraction
 TABLE_4 = {
     "example 1": (
         "1 5/6 5/6 8/9 189/250 6/7 5/6 3/4 x 1 7/9 4/5 5/6 3/4 6/7 7/8 6/7",
@@ -59,32 +62,83 @@ def test_text_form_round_trips(seed):
     assert ScaleSequence.parse(str(sequence)) == sequence
 
 
+@pytest.mark.parametrize(
+    ("text", "scales"),
+    [
+        ("1 1/2", ((1, F(1, 2)), (1, F(1, 2)))),  # one list serves both axes
+        ("1, .5 x 0.75,2", ((1, F(1, 2)), (F(3, 4), 2))),
+        ("1/2x1", ((F(1, 2),), (1,))),
+    ],
+)
+def test_text_may_hold_fractions_or_decimals_with_spaces_or_commas(text, scales):
+    assert ScaleSequence.parse(text) == ScaleSequence(*scales)
+
+
+def test_scales_may_come_as_any_numbers_in_any_iterable():
+    expected = ScaleSequence((F(1), F(1, 2)), (F(1), F(1, 2)))
+    assert ScaleSequence([1, 0.5], (s for s in (1, F(1, 2)))) == expected  # type: ignore[arg-type]
+    assert ScaleSequence(np.array([1, 0.5]), np.array([1, 0.5])) == expected  # type: ignore[arg-type]
+
+
 def test_the_same_seed_gives_the_same_sequences_and_smaller_draws_are_prefixes():
     assert sample_scale_sequences(3, seed=5) == sample_scale_sequences(8, seed=5)[:3]
     assert sample_scale_sequences(3, seed=5) != sample_scale_sequences(3, seed=6)
     assert sample_scale_sequences(3) != sample_scale_sequences(3)
 
 
+def test_a_seed_means_the_same_sequence_on_every_machine_and_in_every_release():
+    (sequence,) = sample_scale_sequences(1, seed=3)
+    assert str(sequence) == "1 5/6 8/9 75/112 7/8 4/5 4/5 9/10 x 1 6/7 7/8 6/7 7/9 20/27 3/4 9/10"
+
+
 def test_drawn_scales_have_the_mean_and_spread_that_table_4_shows():
-    sequences = sample_scale_sequences(400, seed=0)
-    scales = np.array([float(s) for q in sequences for axis in (q.vertical, q.horizontal) for s in axis[1:]])
-    assert scales.mean() == pytest.approx(0.25 ** (1 / 7), abs=0.01)
-    assert 0.04 < scales.std() < 0.08
+    drawn = np.array([float(s) for axis in drawn_axes(200) for s in axis[1:] if s.denominator <= 10])
+    assert drawn.mean() == pytest.approx(0.25 ** (1 / 7), abs=0.006)
+    assert drawn.std() == pytest.approx(0.05, abs=0.004)
 
 
-def test_axes_are_drawn_independently_and_any_layer_may_be_corrected():
-    sequences = sample_scale_sequences(300, seed=1)
-    assert all(q.vertical != q.horizontal for q in sequences)
-    corrected = [
-        {j for j, s in enumerate(axis) if s.denominator > 10} for q in sequences for axis in (q.vertical, q.horizontal)
-    ]
-    assert set().union(*corrected) == set(range(1, 8))
+def test_every_layer_is_corrected_equally_often_and_axes_are_drawn_independently():
+    axes = drawn_axes(200)
+    assert all(vertical != horizontal for vertical, horizontal in zip(axes[::2], axes[1::2], strict=True))
+    corrected = [j for axis in axes for j, s in enumerate(axis) if s.denominator > 10]  # at most one an axis
+    counts = [corrected.count(j) for j in range(8)]
+    assert counts[0] == 0  # the first layer is fixed
+    expected = len(corrected) / 7
+    assert all(abs(count - expected) < 4 * expected**0.5 for count in counts[1:])
+    assert len(corrected) > 0.7 * len(axes)
 
 
-def test_the_texts_spread_of_a_hundredth_is_available():
-    sequences = sample_scale_sequences(20, seed=0, std=0.01)
+@cache
+def drawn_axes(k: int) -> list[tuple[Fraction, ...]]:
+    return [axis for q in sample_scale_sequences(k, seed=1) for axis in (q.vertical, q.horizontal)]
+
+
+def test_both_spreads_have_names():
+    assert sample_scale_sequences(2, seed=0, std="text") == sample_scale_sequences(2, seed=0, std=0.01)
+    assert sample_scale_sequences(2, seed=0, std="table4") == sample_scale_sequences(2, seed=0)
+
+
+def test_the_texts_spread_of_a_hundredth_gives_few_scales():
+    sequences = sample_scale_sequences(20, seed=0, std="text")
     drawn = {s for q in sequences for s in q.vertical if s.denominator <= 10 and s != 1}
     assert drawn <= {Fraction(4, 5), Fraction(5, 6), Fraction(6, 7), Fraction(7, 9)}
+
+
+def test_no_scale_leaves_the_range_that_was_asked_for():
+    sequences = sample_scale_sequences(20, seed=0, min_scale=Fraction(7, 10), max_scale=0.9)
+    scales = {s for q in sequences for axis in (q.vertical, q.horizontal) for s in axis[1:]}
+    assert min(scales) >= Fraction(7, 10)
+    assert max(scales) <= 0.9
+    upscaling = sample_scale_sequences(60, seed=0, max_scale=2)
+    assert max(s for q in upscaling for s in q.vertical) > 1
+
+
+def test_refused_draws_are_counted_and_told(caplog):
+    with caplog.at_level("DEBUG", logger="ccnet.sequences"):
+        sample_scale_sequences(100, seed=0)
+    told = re.search(r"drew 100 sequences; (\d+) axes were not valid", caplog.text)
+    assert told
+    assert 5 <= int(told[1]) <= 60  # about one axis in eight
 
 
 def test_other_sizes_layers_and_totals():
@@ -97,6 +151,8 @@ BAD_SEQUENCES = {
     "wrong length": ("1 1/2 1/2", "8 layers; the sequence has 3"),
     "wrong product": ("1 " + "4/5 " * 7, "exactly 1/4"),
     "empties a map": ("1 1/10 5/2 1 1 1 1 1", "shrink"),
+    "empties a map along one axis": ("1 1/4 1 1 1 1 1 1 x 1 1/8 2 1 1 1 1 1", "shrink"),
+    "wrong product along one axis": ("1 1/4 1 1 1 1 1 1 x 1 1/2 1 1 1 1 1 1", "horizontal scales must"),
 }
 
 
@@ -106,10 +162,19 @@ def test_a_sequence_that_the_network_cannot_run_is_refused(text, says):
         ScaleSequence.parse(text).require_valid()
 
 
-@pytest.mark.parametrize("text", ["", "a b", "1 1/0", "1 x 1 x 1", "1 1/2 x 1", "1 -1/2", "1 0", "nan 1"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "a b", "1 1/0", "1 x 1 x 1", "1 1/2 x 1", "1 -1/2", "1 0", "nan 1", "1e9999999999 1", "9" * 5000, "1 x", None],
+)
 def test_text_that_is_no_sequence_is_refused(text):
     with pytest.raises(SequenceError):
         ScaleSequence.parse(text)
+
+
+@pytest.mark.parametrize("scales", [(), 1, "1 1/2", None, (1, "1/2"), (1, 0), (1, float("nan"))])
+def test_scales_that_are_no_sequence_are_refused(scales):
+    with pytest.raises(SequenceError):
+        ScaleSequence(scales, (F(1), F(1)))
 
 
 def test_an_input_that_cannot_be_quartered_is_refused():
@@ -117,20 +182,36 @@ def test_an_input_that_cannot_be_quartered_is_refused():
         ScaleSequence.parse(TABLE_4["example 1"][0]).shapes((30, 32))
 
 
+@pytest.mark.parametrize("in_size", [32, (32,), (32, 32, 3), (0, 32), (32.0, 32), "32"])
+def test_sizes_that_are_none_are_refused(in_size):
+    with pytest.raises(SequenceError, match="in_size"):
+        ScaleSequence.parse("1 1/4").shapes(in_size)
+    with pytest.raises(SequenceError, match="in_size"):
+        sample_scale_sequences(1, in_size=in_size)
+
+
 BAD_DRAWS = {
     "no members": {"k": 0},
     "negative": {"k": -3},
     "text": {"k": "4"},
+    "a float": {"k": 4.0},
+    "a seed that is text": {"seed": "4"},
+    "negative seed": {"seed": -4},  # random.Random would take it for 4
     "unreachable total": {"k": 1, "total": Fraction(1, 1000)},
+    "a total that maps cannot keep": {"total": 2, "max_scale": 3},
+    "an input that cannot be quartered": {"in_size": (30, 32)},
+    "unknown spread": {"std": "table5"},
     "negative spread": {"k": 1, "std": -0.1},
     "nan spread": {"k": 1, "std": float("nan")},
     "spread so small that there is one sequence": {"k": 1000, "std": 0.0, "layers": 1, "min_scale": Fraction(1, 8)},
     "unknown method": {"k": 1, "method": "best"},
     "no layers": {"k": 1, "layers": 0},
+    "denominator 0": {"max_denominator": 0},
+    "half a denominator": {"max_denominator": 2.5},
 }
 
 
 @pytest.mark.parametrize("arguments", BAD_DRAWS.values(), ids=BAD_DRAWS.keys())
 def test_a_draw_that_cannot_be_made_is_refused(arguments):
     with pytest.raises(SequenceError):
-        sample_scale_sequences(**{"seed": 0, **arguments})
+        sample_scale_sequences(**{"k": 1, "seed": 0, **arguments})
