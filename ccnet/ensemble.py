@@ -4,6 +4,7 @@ Members differ in the sizes of all maps but the first and the last, so a forward
 of images. Passes are cut into chunks of images so that memory does not grow with the batch.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ccnet.errors import CcnetError
-from ccnet.models import CCNet
-from ccnet.sequences import Method, ScaleSequence, sample_scale_sequences
+from ccnet.grid import whole_number
+from ccnet.models import CCNet, ConvNet
+from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale_sequences
 
 Aggregate = Literal["mean", "median", "mean_probability"]
 
@@ -55,10 +57,18 @@ class ScaleEnsemble:
     Source: arXiv 2006.11120, Sec. 4 "Scale Ensembles", A.2.
     """
 
-    def __init__(self, model: CCNet, *, std: float = 0.05, method: Method = "corrected", max_images: int = 256) -> None:
-        if max_images < 1:
-            raise CcnetError(f"max_images is at least 1; got {max_images}")
-        self.model, self.std, self.method, self.max_images = model, std, method, max_images
+    def __init__(
+        self,
+        model: CCNet,
+        *,
+        std: float | Spread = SPREADS["table4"],
+        method: Method = "corrected",
+        max_images: int = 256,
+    ) -> None:
+        if isinstance(model, ConvNet):
+            raise CcnetError("an ensemble varies the scales of a CCNet; a ConvNet has none to vary: call it by itself")
+        self.model, self.std, self.method = model, std, method
+        self.max_images = whole_number("max_images", max_images)
 
     def sample(self, size: int, seed: int | None = None) -> tuple[ScaleSequence, ...]:
         """The members that a call with this size and seed uses; a smaller size gives the first of a larger one."""
@@ -87,6 +97,7 @@ class ScaleEnsemble:
         Raises:
             CcnetError: no members, an unknown aggregate or images of another shape than the model's.
         """
+        _require_aggregate(aggregate)
         members = self.sample(size, seed) if sequences is None else tuple(sequences)
         if not members:
             raise CcnetError("an ensemble needs at least one sequence; got none")
@@ -105,10 +116,16 @@ def aggregate_logits(member_logits: Tensor, aggregate: Aggregate = "mean") -> Te
     Raises:
         CcnetError: an unknown aggregate.
     """
+    _require_aggregate(aggregate)
+    k = len(member_logits)
     if aggregate == "mean":
         return member_logits.mean(dim=0)
     if aggregate == "median":
-        return member_logits.quantile(0.5, dim=0)
-    if aggregate == "mean_probability":
-        return member_logits.log_softmax(dim=2).logsumexp(dim=0) - torch.tensor(float(len(member_logits))).log()
-    raise CcnetError(f"aggregate is one of {', '.join(get_args(Aggregate))}; got {aggregate!r}")
+        ordered = member_logits.sort(dim=0).values
+        return (ordered[(k - 1) // 2] + ordered[k // 2]) / 2
+    return member_logits.log_softmax(dim=2).logsumexp(dim=0) - math.log(k)
+
+
+def _require_aggregate(aggregate: str) -> None:
+    if aggregate not in get_args(Aggregate):
+        raise CcnetError(f"aggregate is one of {', '.join(get_args(Aggregate))}; got {aggregate!r}")

@@ -12,6 +12,7 @@ from torch.nn.functional import relu
 
 from ccnet.backends import resolve_backend
 from ccnet.errors import CcnetError, SequenceError
+from ccnet.grid import whole_number
 from ccnet.layer import CCConv2d
 from ccnet.sequences import TOTAL_SCALE, ScaleSequence
 from ccnet.types import KernelInput
@@ -46,22 +47,21 @@ class CCNet(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        _require_possible(in_channels, in_size, classes)
-        self.in_channels, self.classes = in_channels, classes
-        self.in_size = (in_size[0], in_size[1])
+        self.in_channels, self.classes = whole_number("in_channels", in_channels), whole_number("classes", classes)
+        self.in_size = _checked_size(in_size)
+        channels = [self.in_channels, *(out for out, _, _ in TABLE_3)]
+        self.layers = nn.ModuleList(
+            CCConv2d(channels[j], out, size, kernel_input=kernel_input, hidden=hidden, backend=backend)
+            for j, (out, size, _) in enumerate(TABLE_3)
+        )
+        self.head = _head(self.in_size, self.classes)
         self.config: dict[str, Any] = {
-            "in_channels": in_channels,
-            "classes": classes,
-            "in_size": list(in_size),
+            "in_channels": self.in_channels,
+            "classes": self.classes,
+            "in_size": list(self.in_size),
             "kernel_input": kernel_input,
             "hidden": list(hidden),
         }
-        channels = [in_channels, *(out for out, _, _ in TABLE_3)]
-        self.layers = nn.ModuleList(
-            CCConv2d(channels[j], out, size, kernel_input=kernel_input, hidden=tuple(hidden), backend=backend)
-            for j, (out, size, _) in enumerate(TABLE_3)
-        )
-        self.head = _head(in_size, classes)
 
     @property
     def backend(self) -> str:
@@ -105,15 +105,18 @@ class ConvNet(nn.Module):
 
     def __init__(self, in_channels: int = 3, classes: int = 10, *, in_size: tuple[int, int] = (32, 32)) -> None:
         super().__init__()
-        _require_possible(in_channels, in_size, classes)
-        self.in_channels, self.classes = in_channels, classes
-        self.in_size = (in_size[0], in_size[1])
-        self.config: dict[str, Any] = {"in_channels": in_channels, "classes": classes, "in_size": list(in_size)}
-        channels = [in_channels, *(out for out, _, _ in TABLE_3)]
+        self.in_channels, self.classes = whole_number("in_channels", in_channels), whole_number("classes", classes)
+        self.in_size = _checked_size(in_size)
+        self.config: dict[str, Any] = {
+            "in_channels": self.in_channels,
+            "classes": self.classes,
+            "in_size": list(self.in_size),
+        }
+        channels = [self.in_channels, *(out for out, _, _ in TABLE_3)]
         self.layers = nn.ModuleList(
             nn.Conv2d(channels[j], out, size, stride=stride, padding=1) for j, (out, size, stride) in enumerate(TABLE_3)
         )
-        self.head = _head(in_size, classes)
+        self.head = _head(self.in_size, self.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits: [N, C, H, W] -> [N, classes]."""
@@ -121,7 +124,11 @@ class ConvNet(nn.Module):
         return logits
 
     def features(self, x: Tensor) -> Tensor:
-        """The last convolution layer's map after its ReLU, [N, 64, H/4, W/4]."""
+        """The last convolution layer's map after its ReLU, [N, 64, H/4, W/4].
+
+        Raises:
+            CcnetError: images of another size or number of channels than the network's.
+        """
         _require_images(x, self.in_channels, self.in_size)
         for layer in self.layers:
             x = relu(layer(x))
@@ -141,16 +148,16 @@ def _head(in_size: tuple[int, int], classes: int) -> nn.Sequential:
     )
 
 
-def _require_possible(in_channels: int, in_size: tuple[int, int], classes: int) -> None:
+def _checked_size(in_size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width), each a multiple of 4."""
     multiple = TOTAL_SCALE.denominator
-    if len(in_size) != 2 or any(size < multiple or size % multiple for size in in_size):
+    pair = in_size if isinstance(in_size, (tuple, list)) else ()
+    sizes = [whole_number("in_size", size) for size in pair]
+    if len(sizes) != 2 or any(size % multiple for size in sizes):
         raise CcnetError(f"in_size is (height, width), each a multiple of {multiple}; got {in_size}")
-    if in_channels < 1 or classes < 1:
-        raise CcnetError(
-            f"a network needs at least one channel and class; got {in_channels} channels, {classes} classes"
-        )
+    return sizes[0], sizes[1]
 
 
 def _require_images(x: Tensor, channels: int, in_size: tuple[int, int]) -> None:
-    if x.dim() != 4 or tuple(x.shape[1:]) != (channels, *in_size):
+    if tuple(x.shape[1:]) != (channels, *in_size):
         raise CcnetError(f"this network takes images [N, {channels}, {in_size[0]}, {in_size[1]}]; got {list(x.shape)}")

@@ -1,11 +1,12 @@
 """Scale ensembles: members, aggregation, reproducibility."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from ccnet import CCNet, CcnetError, ScaleEnsemble, sample_scale_sequences
+from ccnet import CCNet, CcnetError, ConvNet, EnsembleOutput, ScaleEnsemble, sample_scale_sequences
 from ccnet.ensemble import aggregate_logits
 
 
@@ -40,10 +41,8 @@ def test_the_seed_decides_the_members_and_smaller_ensembles_are_prefixes(model, 
 
 def test_large_batches_are_cut_without_changing_the_answer(model, x):
     sequences = sample_scale_sequences(1, seed=1)
-    whole, cut = (
-        ScaleEnsemble(model)(x, sequences=sequences),
-        ScaleEnsemble(model, max_images=2)(x, sequences=sequences),
-    )
+    whole = ScaleEnsemble(model)(x, sequences=sequences)
+    cut = ScaleEnsemble(model, max_images=2)(x, sequences=sequences)
     torch.testing.assert_close(whole.logits, cut.logits, rtol=0, atol=1e-5)
 
 
@@ -51,16 +50,29 @@ def test_aggregates_follow_their_definitions():
     members = torch.tensor([[[0.0, 1.0, 5.0]], [[1.0, 2.0, -4.0]], [[5.0, 3.0, 0.0]]])
     assert aggregate_logits(members, "mean").tolist() == [[2.0, 2.0, pytest.approx(1 / 3)]]
     assert aggregate_logits(members, "median").tolist() == [[1.0, 2.0, 0.0]]
-    probabilities = members.softmax(2).mean(0)
-    torch.testing.assert_close(aggregate_logits(members, "mean_probability").exp(), probabilities)
-    assert math.isclose(aggregate_logits(members, "mean_probability").exp().sum(), 1, rel_tol=1e-6)
+    assert aggregate_logits(members[:2], "median").tolist() == [[0.5, 1.5, 0.5]]
+    members = members.double()
+    of_probabilities = aggregate_logits(members, "mean_probability").exp()
+    torch.testing.assert_close(of_probabilities, members.softmax(2).mean(0), rtol=0, atol=1e-12)
+    assert math.isclose(of_probabilities.sum(), 1, rel_tol=1e-12)
 
 
 def test_agreement_is_the_share_of_members_that_vote_with_the_ensemble(model, x):
-    output = ScaleEnsemble(model)(x, size=4, seed=0)
-    votes = (output.member_logits.argmax(2) == output.logits.argmax(1)).float().mean(0)
-    assert torch.equal(output.agreement, votes)
-    assert output.agreement.shape == (3,)
+    sequences = tuple(sample_scale_sequences(4, seed=0))
+    votes = torch.tensor([[0, 1], [0, 1], [2, 1], [0, 0]])  # [member, image]
+    members = torch.nn.functional.one_hot(votes, 3).double()
+    output = EnsembleOutput(aggregate_logits(members), members, sequences)
+    assert output.agreement.tolist() == [0.75, 0.75]
+    assert ScaleEnsemble(model)(x, sequences=sequences).agreement.shape == (3,)
+
+
+def test_members_that_run_at_once_do_not_disturb_each_other(model, x):
+    ensemble = ScaleEnsemble(model)
+    expected = [ensemble(x, size=2, seed=seed).logits for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda seed: ensemble(x, size=2, seed=seed).logits, range(4)))
+    for alone, at_once in zip(expected, together, strict=True):
+        torch.testing.assert_close(at_once, alone)
 
 
 def test_no_gradients_are_kept(model, x):
@@ -73,6 +85,18 @@ def test_no_gradients_are_kept(model, x):
 def test_a_bad_call_is_refused(model, x, arguments):
     with pytest.raises(CcnetError):
         ScaleEnsemble(model)(x, **{"seed": 0, **arguments})
+
+
+def test_a_bad_aggregate_is_refused_before_any_pass(model):
+    with pytest.raises(CcnetError, match="aggregate is one of mean, median, mean_probability"):
+        ScaleEnsemble(model)(torch.zeros(1), size=1, aggregate="vote")  # type: ignore[arg-type]  # no image to pass
+
+
+def test_an_ensemble_that_cannot_be_is_refused(model):
+    with pytest.raises(CcnetError, match="ConvNet has none"):
+        ScaleEnsemble(ConvNet(1))  # type: ignore[arg-type]
+    with pytest.raises(CcnetError, match="max_images"):
+        ScaleEnsemble(model, max_images=0)
 
 
 def test_images_of_another_shape_are_refused(model):
