@@ -124,13 +124,13 @@ def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
     mode = "L" if picture.mode in GREY_MODES else "RGB"
     if picture.has_transparency_data:
         picture = _over_white(picture, mode)
-    pixels = np.array(picture.convert(mode), dtype=np.uint8)
+    pixels = np.array(picture if picture.mode == mode else picture.convert(mode), dtype=np.uint8)
     return pixels.reshape(picture.height, picture.width, -1)
 
 
 def _eight_bits(picture: Image.Image) -> NDArray[np.uint8]:
     """Grey of 16 bits scaled to 8: 65535 becomes 255. Pillow's own conversion would clip at 255."""
-    wide = np.array(picture, dtype=np.int64)
+    wide = np.array(picture, dtype=np.int32)
     grey = ((np.clip(wide, 0, 65535) * 255 + 32767) // 65535).astype(np.uint8)
     transparent = picture.info.get("transparency")
     if isinstance(transparent, int):  # the one grey value that the file declares invisible

@@ -176,6 +176,7 @@ def _with_channels(images: Tensor, channels: int) -> Tensor:
         return images
     if channels == 3:
         return images.expand(-1, -1, -1, 3)
-    red, green, blue = images.to(torch.int32).unbind(-1)
-    luma = (red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2] + 0x8000) >> 16
-    return luma.to(torch.uint8)[..., None]
+    luma = torch.full(images.shape[:-1], 0x8000, dtype=torch.int32, device=images.device)
+    for channel, weight in zip(images.unbind(-1), _LUMA, strict=True):  # one at a time: pictures may be large
+        luma += channel.to(torch.int32).mul_(weight)
+    return (luma >> 16).to(torch.uint8)[..., None]
