@@ -173,11 +173,13 @@ def measure_table1() -> dict[str, dict[str, list[dict[str, object]]]]:
         checkpoint = load_checkpoint(ROOT / "checkpoints" / folder)
         preprocessing = checkpoint.preprocessing
         noise = noise_images(SAMPLES, (preprocessing.channels, *preprocessing.input_size), SEED)
-        inputs = {"dataset": (checkpoint.preprocess(pictures), preprocessing.black), "noise": (noise, 0.0)}
-        for source, (images, fill) in inputs.items():
-            rows = table1(checkpoint.model, images, seed=SEED, fill=fill)
-            results[source][name] = [row.row() for row in rows]
-            print(name, source, [round(row.cosine_mean, 3) for row in rows], flush=True)
+        measured = {
+            "dataset": table1(checkpoint.model, checkpoint.preprocess(pictures), seed=SEED, fill=preprocessing.black),
+            "noise": table1(checkpoint.model, noise, seed=SEED, fill=0.0),
+        }
+        for kind, rows in measured.items():
+            results[kind][name] = [row.row() for row in rows]
+            print(name, kind, [round(row.cosine_mean, 3) for row in rows], flush=True)
     return results
 
 

@@ -6,9 +6,9 @@ The logits of every sequence of a pool are computed once; every number below is 
     ensembles of k     `draws` different random subsets of k sequences of the pool (all subsets where there are fewer);
                        the logits of a subset are averaged
 
-Mean and std (with n - 1) are over those draws, on the same images. Subsets of one pool share members, so for k near the
-size of the pool the std understates what independent draws would show (the method that is reported says so, and a larger
-pool mends it); the raw numbers and the members stand beside it.
+Mean and std (with n - 1) are over those draws, on the same images. Subsets of one pool share members, so for k near
+the size of the pool the std understates what independent draws would show (the method that is reported says so, and a
+larger pool mends it); the raw numbers and the members stand beside it.
 """
 
 import inspect

@@ -78,7 +78,7 @@ class Preprocessing:
 
     @property
     def black(self) -> tuple[float, ...]:
-        """What a black pixel becomes, (0 - mean) / std, one value a channel: the ground that pictures are centred on."""
+        """What a black pixel becomes, (0 - mean) / std, one value a channel: the ground of centred pictures."""
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
     @classmethod
