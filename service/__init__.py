@@ -3,6 +3,7 @@
 Rooms, in the order in which a request passes them:
 
     server      the process: signals, the order of stopping, the exit status
+    protocol    the HTTP parser, with bounds on heads and slowness
     app         puts the parts together: `create_app(settings)`, start and stop
     middleware  request id, access log, request histogram, the last net under errors
     uploads     bytes of a request -> encoded images (three forms, limits)
@@ -13,7 +14,7 @@ Rooms, in the order in which a request passes them:
     answers     logits -> labels, probabilities, agreement
     schemas     the shapes of options and answers
 
-`served` makes models of checkpoints and `probes` work of equivariance requests; `routes` has one file for each thing
-that the service does. `settings`, `errors`, `problems`, `metrics`, `logs`, `workers`, `waiting`, `auth` and `context`
-serve all of them.
+`served` makes models of checkpoints and `probes` work of equivariance requests; `holding` bounds the bytes of all
+bodies together; `routes` has one file for each thing that the service does. `settings`, `errors`, `problems`,
+`options`, `metrics`, `logs`, `workers`, `waiting`, `auth` and `context` serve all of them.
 """

@@ -20,9 +20,11 @@ from service.auth import require_key
 from service.context import Phase, Service
 from service.engine import Engine
 from service.errors import Unauthorized
+from service.holding import Holding
 from service.logs import log
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
+from service.options import require_single_options
 from service.routes import classify, equivariance, health, metrics, models, sequences
 from service.served import ServedModel, load_models
 from service.settings import Settings, settings_summary
@@ -59,6 +61,7 @@ def create_app(
         metrics=counted,
         engine=Engine(settings, counted),
         workers=WorkerPool(settings.worker_threads, settings.max_waiting_images),
+        holding=Holding(settings.max_held_bytes),
     )
 
     @asynccontextmanager
@@ -81,7 +84,9 @@ def create_app(
     app.state.service = service
     for router in KEYED:
         app.include_router(
-            router, dependencies=[Depends(require_key)], responses=problems.problem_responses(Unauthorized)
+            router,
+            dependencies=[Depends(require_key), Depends(require_single_options)],
+            responses=problems.problem_responses(Unauthorized),
         )
     for router in OPEN:
         app.include_router(router)

@@ -1,5 +1,6 @@
 """What the routes share: the parts of one running service, and where it stands in its life."""
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, cast
@@ -8,6 +9,7 @@ from fastapi import Depends, Request
 
 from service.engine import Engine
 from service.errors import NotReady
+from service.holding import Holding, Share
 from service.metrics import Metrics
 from service.settings import Settings
 from service.workers import WorkerPool
@@ -30,6 +32,7 @@ class Service:
     metrics: Metrics
     engine: Engine
     workers: WorkerPool
+    holding: Holding
     phase: Phase = Phase.STARTING
     open: bool = False  # whether requests are taken; stays true for `drain_delay_s` after readiness went false
 
@@ -63,10 +66,17 @@ async def _open_service(request: Request) -> Service:
     return service
 
 
+async def _held_bytes(request: Request) -> AsyncIterator[Share]:
+    """What the body of this request holds, given back when it is answered."""
+    with service_of(request).holding.share() as share:
+        yield share
+
+
 async def _request_id(request: Request) -> str:
     return request_id_of(request)
 
 
 AnyService = Annotated[Service, Depends(_any_service)]
 OpenService = Annotated[Service, Depends(_open_service)]
+HeldBytes = Annotated[Share, Depends(_held_bytes)]
 RequestId = Annotated[str, Depends(_request_id)]

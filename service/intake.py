@@ -11,9 +11,10 @@ from fastapi import Request
 from torch import Tensor
 
 from service.context import Service
+from service.holding import Share
 from service.images import decode_image
 from service.served import ServedModel
-from service.uploads import PART_NAME, read_body, split_images
+from service.uploads import PART_NAME, read_body, require_plain, split_images
 
 # One black pixel.
 _EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
@@ -58,14 +59,22 @@ IMAGES_BODY: dict[str, Any] = {
 }
 
 
-async def receive_images(request: Request, service: Service) -> list[bytes]:
+async def receive_images(request: Request, service: Service, held: Share) -> list[bytes]:
     """The encoded images of a request, at least one.
+
+    Args:
+        request: Its body must not have been read.
+        service: For the limits and the worker threads.
+        held: Counts the bytes of the body as long as the request holds them.
 
     Raises:
         Malformed, TooLarge, UnsupportedImage, OptionOutOfRange: As `service.uploads` says.
+        QueueFull: Other requests hold as many bytes as may be held.
     """
     settings = service.settings
-    body = await read_body(request.stream(), request.headers.get("content-length"), settings.max_body_bytes)
+    require_plain(request.headers.get("content-encoding", ""))
+    announced = request.headers.get("content-length")
+    body = await read_body(request.stream(), announced, settings.max_body_bytes, held.take)
     content_type = request.headers.get("content-type", "")
     return await service.workers.run(split_images, body, content_type, settings.max_images_per_request)
 

@@ -36,6 +36,9 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
+        method = scope["method"]
+        if method == "HEAD":  # answered as GET is, without its body; the router knows GET alone
+            scope = {**scope, "method": "GET"}
         request_id = _request_id(Headers(scope=scope).get(HEADER))
         scope.setdefault("state", {})["request_id"] = request_id
         token = REQUEST_ID.set(request_id)
@@ -48,6 +51,8 @@ class RequestMiddleware:
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
                 headers.setdefault("X-Content-Type-Options", "nosniff")
+            elif method == "HEAD":
+                message = {**message, "body": b""}
             await send(message)
 
         try:
@@ -57,17 +62,17 @@ class RequestMiddleware:
             if not status:
                 await internal_error(request_id)(scope, receive, send_with_headers)
         finally:
-            self._finish(scope, status, time.perf_counter() - started)
+            self._finish(scope, method, status, time.perf_counter() - started)
             REQUEST_ID.reset(token)
 
-    def _finish(self, scope: Scope, status: int, seconds: float) -> None:
+    def _finish(self, scope: Scope, method: str, status: int, seconds: float) -> None:
         route = cast(str | None, getattr(scope.get("route"), "path", None))
         status = status or 499  # cancelled before any answer
-        self._metrics.request_done(route, scope["method"], status, seconds)
+        self._metrics.request_done(route, method, status, seconds)
         log(
             logging.INFO,
             "request",
-            method=scope["method"],
+            method=method,
             path=scope["path"][:MAX_LOGGED_PATH],
             route=route,
             status=status,

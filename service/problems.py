@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from ccnet.errors import CcnetError, DataError
 from service.context import request_id_of, service_of
 from service.errors import ClientGone, OptionOutOfRange, ServiceError
-from service.schemas import ALLOWED, Problem
+from service.schemas import ALLOWED, UNKNOWN_OPTION, Problem
 
 MEDIA_TYPE = "application/problem+json"
 MAX_GIVEN = 100  # characters of a wrong value that are repeated to whoever sent it
@@ -90,9 +90,9 @@ async def _on_invalid_options(request: Request, error: Exception) -> Response:
 def _explained(entry: Mapping[str, Any]) -> str:
     """One entry of pydantic's list: which option, what was given, what is allowed."""
     location: Sequence[Any] = entry["loc"]
+    if entry["type"] == UNKNOWN_OPTION:
+        return f"{entry['ctx']['name'][:MAX_GIVEN]}: {entry['msg']}"
     name = str(location[-1])[:MAX_GIVEN]
-    if entry["type"] == "extra_forbidden":
-        return f"{name}: there is no such option; see /docs for those that there are"
     given = str(entry.get("input"))[:MAX_GIVEN]
     allowed = ALLOWED.get(name)
     return f"{name}: {given!r} was given; " + (f"allowed is {allowed}" if allowed else str(entry["msg"]))

@@ -5,7 +5,8 @@ No tensor is known here. Sizes are [height, width], vertical before horizontal; 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from service.settings import MAX_ENSEMBLE_SIZE
 
@@ -15,6 +16,7 @@ MAX_SHIFT_PX = 16
 MAX_SHIFTS = 8  # max_shift values in one request
 TABLE_MEMBERS = 8  # default of a table: sequences are dealt out among the images, more of them cost no more passes
 UPLOAD_MEMBERS = 4  # default of uploaded images: each sequence is used on every one and costs all passes again
+UNKNOWN_OPTION = "unknown_option"  # type of the validation error
 INCLUDABLE = ("members", "logits")
 
 # What an option takes, in the words of an error message.
@@ -82,6 +84,17 @@ class Options(BaseModel):
     """Query parameters; an unknown one is refused, so that a misspelt option cannot pass unnoticed."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_option(cls, given: Any) -> Any:
+        """Name those that there are; pydantic's own message does not."""
+        for name in given if isinstance(given, dict) else ():
+            if name not in cls.model_fields:
+                known = ", ".join(cls.model_fields)
+                raise PydanticCustomError(UNKNOWN_OPTION, "there is no such option; allowed are {known}",
+                                          {"name": name, "known": known})  # fmt: skip
+        return given
 
 
 class SequenceOptions(Options):

@@ -9,6 +9,7 @@ import uvicorn
 from service.app import create_app
 from service.context import Phase, Service
 from service.logs import configure_logging
+from service.protocol import bounded_protocol
 from service.settings import Settings
 
 
@@ -62,6 +63,8 @@ def serve(settings: Settings) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
+        http=bounded_protocol(settings),
+        ws="none",
         timeout_keep_alive=settings.keep_alive_s,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )

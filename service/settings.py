@@ -61,7 +61,21 @@ class Settings(BaseSettings):
     max_waiting_images: int = Field(
         default=512, ge=1, description="Images that may wait for or be in decoding; beyond that requests get 429."
     )
+    max_head_bytes: int = Field(
+        default=2**16, ge=1024, description="Largest first line and headers of a request together; beyond that 431."
+    )
+    head_timeout_s: float = Field(
+        default=20.0,
+        gt=0,
+        le=600,
+        description="Time in which the head of a request must arrive, on an open connection; then it is closed.",
+    )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Largest request body; beyond that 413.")
+    max_held_bytes: int = Field(
+        default=2**29,
+        ge=1,
+        description="Most bytes of bodies held at one time, each from its arrival to its answer; beyond that 429.",
+    )
     max_images_per_request: int = Field(default=64, ge=1, description="Most images in one request; beyond that 413.")
     max_image_pixels: int = Field(
         default=2**24,
@@ -103,7 +117,12 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _one_request_fits_the_queue(self) -> Self:
+    def _one_request_fits(self) -> Self:
+        if self.max_body_bytes > self.max_held_bytes:
+            raise ValueError(
+                f"max_body_bytes={self.max_body_bytes} was given; it may be at most "
+                f"max_held_bytes={self.max_held_bytes}: raise CCNET_MAX_HELD_BYTES or lower the other"
+            )
         if self.max_request_passes > self.max_queue_passes:
             raise ValueError(
                 f"max_request_passes={self.max_request_passes} was given; it may be at most "

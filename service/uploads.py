@@ -9,7 +9,7 @@ The body is counted while it streams, with or without a Content-Length. What the
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import orjson
@@ -29,16 +29,20 @@ FORMS = (
 )
 
 
-async def read_body(stream: AsyncIterator[bytes], content_length: str | None, max_bytes: int) -> bytes:
+async def read_body(
+    stream: AsyncIterator[bytes], content_length: str | None, max_bytes: int, take: Callable[[int], None]
+) -> bytes:
     """All bytes of a body, refused as soon as they are known to be too many.
 
     Args:
         stream: The chunks as they arrive.
         content_length: The header's value, if there is one; checked first and not trusted.
         max_bytes: Most bytes allowed.
+        take: Told how many bytes more are held, and raises when there is no room for them.
 
     Raises:
         TooLarge: More bytes were announced or came.
+        QueueFull: What `take` raises.
         Malformed: No byte came.
     """
     allowed = f"at most {max_bytes:,} bytes are allowed: send fewer or smaller images"
@@ -49,9 +53,20 @@ async def read_body(stream: AsyncIterator[bytes], content_length: str | None, ma
         body += chunk
         if len(body) > max_bytes:
             raise TooLarge(f"more than {max_bytes:,} bytes of body were sent; {allowed}")
+        take(len(chunk))
     if not body:
         raise Malformed(f"the body is empty; send {FORMS}")
     return bytes(body)
+
+
+def require_plain(content_encoding: str) -> None:
+    """Refuse a compressed body: unpacked it could have any size, and pictures are compressed already.
+
+    Raises:
+        UnsupportedImage: A Content-Encoding other than identity.
+    """
+    if content_encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedImage(f"Content-Encoding {content_encoding[:100]!r} was given; send the body uncompressed")
 
 
 def split_images(body: bytes, content_type: str, max_images: int) -> list[bytes]:
@@ -109,7 +124,8 @@ def _from_base64(text: str, index: int) -> bytes:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise Malformed(
-            f"image {index}: not base64; send the base64 of the file's bytes alone, without a data: prefix"
+            f"image {index}: not base64; send the base64 of the file's bytes alone (the alphabet with + and /), "
+            "without a data: prefix"
         ) from error
 
 
@@ -168,7 +184,10 @@ class _Parts:
 
     def _headers_finished(self) -> None:
         if self._name != PART_NAME:
-            raise Malformed(f"a part named {self._name[:100]!r} was given; every part must be named '{PART_NAME}'")
+            raise Malformed(
+                f"a part named {self._name[:100]!r} was given; every part must be named '{PART_NAME}', and options are "
+                "query parameters"
+            )
         _check_count(len(self.images) + 1, self._max_images)
         self.images.append(bytearray())
 

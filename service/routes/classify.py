@@ -12,7 +12,7 @@ from ccnet.sequences import ScaleSequence
 from service import schemas
 from service.answers import Answer
 from service.batcher import Outcome
-from service.context import OpenService, RequestId, Service
+from service.context import HeldBytes, OpenService, RequestId, Service
 from service.engine import ClassifyJob
 from service.errors import (
     DeadlinePassed,
@@ -55,6 +55,7 @@ async def classify(
     request: Request,
     options: Annotated[schemas.ClassifyOptions, Query()],
     service: OpenService,
+    held: HeldBytes,
     request_id: RequestId,
 ) -> schemas.ClassifyResponse:
     """Classify images with `ensemble_size` sampled scale sequences of a CCNet, or with one pass of a ConvNet.
@@ -66,7 +67,7 @@ async def classify(
     members = service.engine.members(model, options.ensemble_size)
     seed = chosen_seed(options.seed)
     async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
-        encoded = await receive_images(request, service)
+        encoded = await receive_images(request, service, held)
         service.engine.check_classification(len(encoded), members)
         job, decode_s, outcome = await while_connected(
             request, _run(service, model, encoded, members, seed, options.aggregate)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ccnet.equivariance import ShiftSimilarity, SimilarityMap
 from service import schemas
 from service.batcher import Outcome
-from service.context import OpenService, RequestId, Service
+from service.context import HeldBytes, OpenService, RequestId, Service
 from service.engine import Progress
 from service.errors import (
     DeadlinePassed,
@@ -76,6 +76,7 @@ async def probe(
     request: Request,
     options: Annotated[schemas.UploadProbeOptions, Query()],
     service: OpenService,
+    held: HeldBytes,
     request_id: RequestId,
 ) -> schemas.ProbeResponse:
     """Models side by side on the images of the request: Table 1's rows, and the cosine at every shift.
@@ -88,7 +89,7 @@ async def probe(
         service.engine.members(models[0], options.ensemble_size)
     plans = [_upload_plan(model, options) for model in models]
     async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
-        encoded = await receive_images(request, service)
+        encoded = await receive_images(request, service, held)
         service.engine.check_probe(sum(_passes(plan, len(encoded)) for plan in plans), _cost(len(encoded), plans))
         decode_s, outcomes = await while_connected(request, _probe(service, plans, encoded))
     return schemas.ProbeResponse(

@@ -1,14 +1,15 @@
 """`GET /v1/models`: what is loaded, where it runs, and what its card says."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 
 from service import schemas
 from service.context import OpenService, Service
 from service.errors import NotReady, OptionOutOfRange, UnknownModel
+from service.options import require_no_options
 from service.problems import problem_responses
 from service.served import ServedModel
 
-router = APIRouter(tags=["models"])
+router = APIRouter(tags=["models"], dependencies=[Depends(require_no_options)])
 
 
 @router.get(
@@ -16,7 +17,7 @@ router = APIRouter(tags=["models"])
     summary="Loaded models",
     response_model=schemas.ModelsResponse,
     response_model_exclude_unset=True,
-    responses=problem_responses(NotReady),
+    responses=problem_responses(OptionOutOfRange, NotReady),
 )
 async def models(service: OpenService) -> schemas.ModelsResponse:
     """Every loaded model, by name."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.service.conftest import running
+from tests.service.conftest import running, service_behind
 from tests.service.pictures import encoded, grey, huge_png
 
 PNG = {"Content-Type": "image/png"}
@@ -43,7 +43,10 @@ async def test_an_ensemble_size_out_of_range_names_given_and_allowed(client, val
         ({"aggregate": "vote"}, ["aggregate: 'vote'", "mean, median or mean_probability"]),
         ({"include": "everything"}, ["include: 'everything'", "members, logits"]),
         ({"timeout_ms": 0}, ["timeout_ms", "milliseconds"]),
-        ({"ensemblesize": 4}, ["ensemblesize: there is no such option"]),
+        ({"ensemblesize": 4}, ["ensemblesize: there is no such option; allowed are ensemble_size, seed, model, top_k"]),
+        ({"x" * 500: 4}, ["no such option"]),
+        ({"seed": [1, 2]}, ["seed: was given 2 times", "give an option once"]),
+        ({"seed": [1, 1, 1]}, ["seed: was given 3 times"]),
         ({"model": "../../etc/passwd"}, ["model", "GET /v1/models"]),
         ({"seed": "x", "top_k": "y"}, ["seed: 'x'", "top_k: 'y'"]),
     ],
@@ -56,6 +59,39 @@ async def test_a_long_wrong_value_is_not_repeated_in_full(client):
     response = await client.post("/v1/classify", params={"seed": "9" * 5000}, content=grey(1), headers=PNG)
     assert_problem(response, 422, "seed")
     assert len(response.json()["detail"]) < 400
+
+
+@pytest.mark.parametrize("path", ["/v1/sequences", "/v1/equivariance", "/v1/models", "/v1/models/fake"])
+async def test_an_unknown_or_repeated_option_is_refused_everywhere(client, path):
+    unknown = await client.get(path, params={"sede": 1})
+    assert_problem(
+        unknown, 422, "sede: there is no such option", "this path takes none" if "models" in path else "seed"
+    )
+    assert_problem(await client.get(f"{path}?max_shift=2&max_shift=4"), 422, "max_shift: was given 2 times", "commas")
+
+
+async def test_a_compressed_body_is_refused_with_its_reason(client):
+    response = await client.post("/v1/classify", content=b"...", headers=PNG | {"Content-Encoding": "gzip"})
+    assert_problem(response, 415, "'gzip'", "uncompressed")
+
+
+async def test_bodies_are_refused_while_others_fill_what_may_be_held(make_app, fake):
+    picture = grey(1, 64)
+    async with running(make_app(max_body_bytes=len(picture), max_held_bytes=2 * len(picture) - 1)) as client:
+        holding = service_behind(client).holding
+        fake.gate.clear()
+        fake.entered.clear()
+        held = asyncio.create_task(client.post("/v1/classify", content=picture, headers=PNG))
+        await asyncio.to_thread(fake.entered.wait, 10)
+        assert holding.held == len(picture)
+        refused = await client.post("/v1/classify", content=picture, headers=PNG)
+        assert_problem(refused, 429, f"{len(picture)} bytes of requests are being worked on")
+        assert refused.headers["Retry-After"] == "1"
+        fake.gate.set()
+        assert (await held).status_code == 200
+        assert holding.held == 0
+        assert (await client.post("/v1/classify", content=b"no picture", headers=PNG)).status_code == 415
+        assert holding.held == 0
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", "/v1/sequences", "/v1/equivariance"])

@@ -127,6 +127,29 @@ async def test_an_unforeseen_failure_of_loading_is_logged_with_its_trace(caplog)
     assert any(record.exc_info for record in caplog.records if record.levelno == logging.CRITICAL)
 
 
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/health/live", "/health/ready", "/metrics", "/v1/models", "/web/app.js"]
+)
+async def test_head_is_answered_as_get_without_its_body(client, path):
+    head, get = await client.head(path), await client.get(path)
+    assert head.status_code == get.status_code == 200
+    assert head.content == b""
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+    if path != "/metrics":  # which counts the first request
+        assert head.headers["Content-Length"] == get.headers["Content-Length"]
+
+
+async def test_head_is_counted_and_logged_as_what_it_is(client, caplog):
+    with caplog.at_level(logging.INFO, logger="ccnet.service"):
+        await client.head("/health/live")
+        assert (await client.head("/v1/classify")).status_code == 405
+    lines = [record.fields for record in caplog.records if record.message == "request"]
+    assert [(line["method"], line["route"]) for line in lines] == [("HEAD", "/health/live"), ("HEAD", "/v1/classify")]
+    labels = {"route": "/health/live", "method": "HEAD", "status": "200"}
+    registry = service_behind(client).metrics.registry
+    assert registry.get_sample_value("ccnet_request_duration_seconds_count", labels) == 1
+
+
 @pytest.mark.parametrize("given", ["abc-DEF_1.2", "x" * 128])
 async def test_a_valid_request_id_is_kept(client, given):
     response = await client.get("/v1/sequences", headers={"X-Request-ID": given})

@@ -49,3 +49,5 @@ def test_values_out_of_range_are_refused(values):
 def test_a_request_must_fit_the_queue():
     with pytest.raises(ValidationError, match="CCNET_MAX_QUEUE_PASSES"):
         Settings(max_request_passes=10, max_queue_passes=9)
+    with pytest.raises(ValidationError, match="CCNET_MAX_HELD_BYTES"):
+        Settings(max_body_bytes=10, max_held_bytes=9)

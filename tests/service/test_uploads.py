@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import orjson
 import pytest
 
-from service.errors import Malformed, OptionOutOfRange, TooLarge, UnsupportedImage
-from service.uploads import read_body, split_images
+from service.errors import Malformed, OptionOutOfRange, QueueFull, TooLarge, UnsupportedImage
+from service.holding import Holding
+from service.uploads import read_body, require_plain, split_images
 
 ONE, TWO = b"first \r\n--x bytes", b"\x89PNG second"
 
@@ -32,8 +33,12 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
+def free(count: int) -> None:
+    """Room for any number of bytes."""
+
+
 async def test_a_body_is_put_together_from_its_chunks():
-    assert await read_body(chunks(b"ab", b"", b"c"), None, 3) == b"abc"
+    assert await read_body(chunks(b"ab", b"", b"c"), None, 3, free) == b"abc"
 
 
 async def test_a_body_that_is_announced_too_large_is_not_read():
@@ -42,7 +47,7 @@ async def test_a_body_that_is_announced_too_large_is_not_read():
         yield b""
 
     with pytest.raises(TooLarge, match="a body of 4 bytes was announced; at most 3"):
-        await read_body(unread(), "4", 3)
+        await read_body(unread(), "4", 3, free)
 
 
 @pytest.mark.parametrize("announced", [None, "2", "nonsense"])
@@ -52,12 +57,41 @@ async def test_a_body_is_counted_while_it_streams_whatever_was_announced(announc
             yield b"ab"
 
     with pytest.raises(TooLarge, match="more than 3 bytes"):
-        await read_body(endless(), announced, 3)
+        await read_body(endless(), announced, 3, free)
 
 
 async def test_an_empty_body_is_malformed():
     with pytest.raises(Malformed, match="empty"):
-        await read_body(chunks(b""), "0", 3)
+        await read_body(chunks(b""), "0", 3, free)
+
+
+async def test_every_byte_that_came_is_held_and_given_back_at_the_end():
+    holding = Holding(10)
+    with holding.share() as first:
+        await read_body(chunks(b"abc", b"def"), None, 10, first.take)
+        assert holding.held == 6
+        with (
+            pytest.raises(QueueFull, match="10 bytes of requests are being worked on; at most 10"),
+            holding.share() as s,
+        ):
+            await read_body(chunks(b"abcd", b"e"), None, 10, s.take)
+        assert holding.held == 6
+        with holding.share() as second:
+            await read_body(chunks(b"abcd"), None, 10, second.take)
+            assert holding.held == 10
+    assert holding.held == 0
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_a_plain_body_is_taken(encoding):
+    require_plain(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "identity, gzip", "x" * 5000])
+def test_a_compressed_body_is_refused(encoding):
+    with pytest.raises(UnsupportedImage, match=r"Content-Encoding .* was given; send the body uncompressed") as refusal:
+        require_plain(encoding)
+    assert len(refusal.value.detail) < 250
 
 
 @pytest.mark.parametrize(
@@ -114,6 +148,7 @@ def test_options_in_the_json_are_refused_rather_than_ignored():
     ("body", "content_type", "message"),
     [
         (*multipart(("image", ONE)), "every part must be named 'images'"),
+        (*multipart(("images", ONE), ("seed", b"1")), "named 'seed' was given.*options are query parameters"),
         (*multipart(), "holds no image|damaged"),
         (*multipart(("images", ONE), closing=b""), "closing boundary|damaged"),
         (multipart(("images", ONE))[0], "multipart/form-data", "no boundary"),
