@@ -47,7 +47,7 @@ class ScaleEnsemble:
     Args:
         model: a CCNet; put it in eval mode and on its device first.
         std, method: of the sampler that draws members by seed (see `sample_scale_sequences`).
-        max_images: images of one forward pass; larger batches are cut.
+        max_images_per_pass: images of one forward pass; larger batches are cut.
 
     Example:
         >>> output = ScaleEnsemble(CCNet(1))(torch.rand(2, 1, 32, 32), size=3, seed=0)
@@ -63,12 +63,12 @@ class ScaleEnsemble:
         *,
         std: float | Spread = SPREADS["table4"],
         method: Method = "corrected",
-        max_images: int = 256,
+        max_images_per_pass: int = 256,
     ) -> None:
         if isinstance(model, ConvNet):
             raise CcnetError("an ensemble varies the scales of a CCNet; a ConvNet has none to vary: call it by itself")
         self.model, self.std, self.method = model, std, method
-        self.max_images = whole_number("max_images", max_images)
+        self.max_images_per_pass = whole_number("max_images_per_pass", max_images_per_pass)
 
     def sample(self, size: int, seed: int | None = None) -> tuple[ScaleSequence, ...]:
         """The members that a call with this size and seed uses; a smaller size gives the first of a larger one."""
@@ -106,7 +106,7 @@ class ScaleEnsemble:
 
     def _pass(self, x: Tensor, sequence: ScaleSequence) -> Tensor:
         """One member's logits, [N, classes]."""
-        chunks = x.split(self.max_images) if len(x) else (x,)
+        chunks = x.split(self.max_images_per_pass) if len(x) else (x,)
         return torch.cat([self.model(chunk, sequence) for chunk in chunks])
 
 

@@ -39,10 +39,14 @@ def test_the_seed_decides_the_members_and_smaller_ensembles_are_prefixes(model, 
     assert ensemble(x, size=1).sequences != ensemble(x, size=1).sequences
 
 
+def test_members_come_from_the_spread_that_was_asked_for(model):
+    assert ScaleEnsemble(model, std="text").sample(2, seed=0) == tuple(sample_scale_sequences(2, seed=0, std=0.01))
+
+
 def test_large_batches_are_cut_without_changing_the_answer(model, x):
     sequences = sample_scale_sequences(1, seed=1)
     whole = ScaleEnsemble(model)(x, sequences=sequences)
-    cut = ScaleEnsemble(model, max_images=2)(x, sequences=sequences)
+    cut = ScaleEnsemble(model, max_images_per_pass=2)(x, sequences=sequences)
     torch.testing.assert_close(whole.logits, cut.logits, rtol=0, atol=1e-5)
 
 
@@ -95,8 +99,8 @@ def test_a_bad_aggregate_is_refused_before_any_pass(model):
 def test_an_ensemble_that_cannot_be_is_refused(model):
     with pytest.raises(CcnetError, match="ConvNet has none"):
         ScaleEnsemble(ConvNet(1))  # type: ignore[arg-type]
-    with pytest.raises(CcnetError, match="max_images"):
-        ScaleEnsemble(model, max_images=0)
+    with pytest.raises(CcnetError, match="max_images_per_pass"):
+        ScaleEnsemble(model, max_images_per_pass=0)
 
 
 def test_images_of_another_shape_are_refused(model):

@@ -49,10 +49,22 @@ def test_bias_is_added_to_every_pixel():
     assert CCConv2d(1, 2, 3, bias=False).bias is None
 
 
+def test_bias_starts_as_that_of_a_conv2d():
+    torch.manual_seed(0)
+    bias = CCConv2d(16, 2000, 3).bias
+    assert bias is not None
+    bound = (16 * 3 * 3) ** -0.5
+    assert float(bias.detach().abs().max()) == pytest.approx(bound, rel=0.01)
+    assert float(bias.detach().std()) == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
 def test_backend_of_a_call_overrides_that_of_the_layer():
-    layer = CCConv2d(1, 1, 3, backend="standard")
-    x = torch.rand(1, 1, 5, 5)
-    torch.testing.assert_close(layer(x, Fraction(3, 5)), layer(x, Fraction(3, 5), backend="chunked"))
+    layer, points = CCConv2d(1, 1, 3, backend="standard"), []
+    layer.kernel.register_forward_hook(lambda _net, arguments, _out: points.append(len(arguments[0])))
+    x = torch.rand(1, 1, 6, 6)
+    outs = [layer(x, Fraction(2, 3)), layer(x, Fraction(2, 3), backend="discrete")]
+    assert points == [4 * 4, 2 * 2]  # one an output pixel, one a phase
+    torch.testing.assert_close(*outs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])

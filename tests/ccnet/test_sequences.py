@@ -131,6 +131,8 @@ def test_no_scale_leaves_the_range_that_was_asked_for():
     assert max(scales) <= 0.9
     upscaling = sample_scale_sequences(60, seed=0, max_scale=2)
     assert max(s for q in upscaling for s in q.vertical) > 1
+    for sequence in sample_scale_sequences(20, seed=0, layers=3, std=0.4, min_scale=Fraction(1, 10), max_scale=4):
+        sequence.require_valid(layers=4)  # no map below the last, however far single scales reach
 
 
 def test_refused_draws_are_counted_and_told(caplog):
