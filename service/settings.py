@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(default=16 * 2**20, ge=1, description="Largest request body; beyond that 413.")
     max_held_bytes: int = Field(
-        default=2**29,
+        default=2**28,
         ge=1,
         description="Most bytes of bodies held at one time, each from its arrival to its answer; beyond that 429.",
     )
