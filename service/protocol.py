@@ -101,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._watchdog = None
 
     def _too_slow(self) -> None:
-        log(logging.INFO, "closed a connection that was too slow", head_bytes=self._head_bytes)
+        log(logging.DEBUG, "closed a connection that was too slow", head_bytes=self._head_bytes)
         self.transport.close()
 
     def _refuse(self, status: int, title: str, detail: str, *, reason: str) -> None:
