@@ -8,6 +8,7 @@ interleave. Weights are generated once a period: at most min(p, output size) pha
 Three ways to apply the phases, chosen by `choose_path` and never silently: ask it to see which one runs.
 """
 
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -23,6 +24,8 @@ Path = Literal["convolution", "gather", "rows"]
 
 # Below this many images a row product is too narrow for a CPU's matrix units, and gathering wins.
 ROWS_MIN_IMAGES = 16
+# Output columns that row products take in one call at least, where the map is as wide as that.
+ROWS_MIN_COLUMNS = 6
 
 
 def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, kernel_input: KernelInput) -> Tensor:
@@ -73,7 +76,15 @@ def _convolution(x: Tensor, weight: Tensor, vertical: AxisGrid, horizontal: Axis
 
 
 def _rows(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
-    """Batched matrix products in place; see `ccnet.backends.row_products`."""
+    """Batched matrix products in place; see `ccnet.backends.row_products`.
+
+    A few phases are too small a batch for two cores, so a few periods are taken as one, with their filters repeated.
+    """
+    periods = min(-(-ROWS_MIN_COLUMNS // horizontal.period), horizontal.out_size // horizontal.period)
+    if periods > 1:
+        horizontal = replace(horizontal, offsets=horizontal.offsets * periods)
+        in_memory_order = weights.permute(0, 1, 4, 2, 5, 3)
+        weights = in_memory_order.repeat(1, periods, 1, 1, 1, 1).permute(0, 1, 3, 5, 2, 4)
     out: Tensor = RowProducts.apply(x, weights, vertical, horizontal)  # type: ignore[no-untyped-call]  # torch's
     return out
 
