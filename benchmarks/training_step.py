@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from benchmarks.report import median_and_spread, report
+from ccnet.allocator import keep_freed_memory
 from ccnet import CCNet, ConvNet, sample_scale_sequences
 
 BATCH = 64
@@ -28,6 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
+    keep_freed_memory()  # as `ccnet.training.train` does
     networks: dict[str, nn.Module] = {"ccnet": CCNet(1), "convnet": ConvNet(1)}
     optimizers = {
         name: torch.optim.AdamW(network.parameters(), lr=1e-3, fused=True) for name, network in networks.items()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ccnet.allocator import keep_freed_memory
 from ccnet.checkpoint import load_checkpoint, write_metrics
 from ccnet.data import ImageDataset, load_dataset
 from ccnet.evaluation import evaluate
@@ -66,12 +67,13 @@ def train(
         CcnetError: a loss that is not finite, or a state of another run in `out_dir`.
         DataError: the data set cannot be read.
     """
-    out_dir = Path(out_dir)
-    out_dir.mkdir(parents=True, exist_ok=True)
     train_data, test_data = data or (
         load_dataset(config.dataset, "train", config.data_dir),
         load_dataset(config.dataset, "test", config.data_dir),
     )
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     with torch_threads(config.threads), StopRequest() as stop:
         run = TrainingRun(config, out_dir, train_data, test_data)
         if resume and (out_dir / STATE_FILE).exists():
