@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from benchmarks.report import median_and_spread, report
-from ccnet.allocator import keep_freed_memory
 from ccnet import CCNet, ConvNet, sample_scale_sequences
+from ccnet.allocator import keep_freed_memory
 
 BATCH = 64
 WARM_UP = 3
