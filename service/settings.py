@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     )
     top_k: int = Field(default=5, ge=1, description="Classes listed per image when a request names no number.")
     request_timeout_ms: int = Field(
-        default=30_000,
+        default=120_000,
         ge=1,
         le=600_000,
         description="Deadline of a request that names none, reading the body included.",
