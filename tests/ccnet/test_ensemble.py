@@ -46,7 +46,11 @@ def test_members_come_from_the_spread_that_was_asked_for(model):
 def test_large_batches_are_cut_without_changing_the_answer(model, x):
     sequences = sample_scale_sequences(1, seed=1)
     whole = ScaleEnsemble(model)(x, sequences=sequences)
+    images: list[int] = []
+    hook = model.head.register_forward_hook(lambda _head, inputs, _out: images.append(len(inputs[0])))
     cut = ScaleEnsemble(model, max_images_per_pass=2)(x, sequences=sequences)
+    hook.remove()
+    assert images == [2, 1]
     torch.testing.assert_close(whole.logits, cut.logits, rtol=0, atol=1e-5)
 
 

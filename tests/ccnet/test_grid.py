@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccnet import CcnetError, projected_grid
@@ -32,11 +32,13 @@ def test_projected_grid_of_the_papers_examples(in_size, out_size, scale, expecte
     assert projected_grid(in_size, out_size, scale) == [Fraction(g) for g in expected]
 
 
+@settings(deadline=None)  # a crowded machine is no error
 @given(in_size=sizes, out_size=sizes, scale=scales)
 def test_projected_grid_is_equation_2(in_size, out_size, scale):
     assert projected_grid(in_size, out_size, scale) == literal_grid(in_size, out_size, Fraction(scale))
 
 
+@settings(deadline=None)
 @given(in_size=sizes, out_size=sizes, scale=scales, kernel_size=st.integers(min_value=1, max_value=6))
 def test_windows_phases_and_offsets_describe_the_nearest_neighbours(in_size, out_size, scale, kernel_size):
     axis = AxisGrid.make(in_size, out_size, scale, kernel_size)

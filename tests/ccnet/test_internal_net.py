@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from ccnet import CcnetError
 from ccnet.internal_net import InternalNet
@@ -18,6 +19,20 @@ def test_the_layers_are_those_of_table_2():
     assert [tuple(p.shape) for p in net.parameters() if p.dim() == 2] == [(16, 2), (16, 16), (64 * 32, 16)]
 
 
+def test_the_hidden_layers_are_followed_by_leaky_relu_and_the_last_is_linear():
+    net, points = InternalNet(2, 3, (3, 3), kernel_input="distance", hidden=(5, 4)), torch.randn(7, 2)
+    hidden = [layer for linear in net.hidden for layer in (linear, nn.LeakyReLU())]
+    torch.testing.assert_close(net(points), nn.Sequential(*hidden, net.last)(points).view(7, 3, 2))
+
+
+def test_the_last_layers_rows_keep_the_order_that_checkpoints_have():
+    net = InternalNet(2, 3, (4, 5)).requires_grad_(False)
+    net.last.weight.zero_()
+    net.last.bias.copy_(torch.arange(4 * 3 * 5 * 2))
+    expected = torch.arange(4 * 3 * 5 * 2.0).view(4, 3, 5, 2).permute(1, 3, 0, 2)  # stored as (K_h, C_out, K_w, C_in)
+    assert torch.equal(net(torch.zeros(1, 2))[0], expected)
+
+
 @pytest.mark.parametrize("kernel_input", ["distance", "offset"])
 @pytest.mark.parametrize(("channels", "kernel_size"), [((32, 64), (3, 3)), ((16, 32), (4, 4)), ((3, 32), (3, 3))])
 def test_generated_weights_start_with_the_variance_of_a_conv2d(kernel_input, channels, kernel_size):
@@ -26,7 +41,7 @@ def test_generated_weights_start_with_the_variance_of_a_conv2d(kernel_input, cha
     points = (torch.rand(20, 2) - 0.5) * reach
     networks = [InternalNet(channels[0], channels[1], kernel_size, kernel_input=kernel_input) for _ in range(40)]
     weights = torch.stack([net(points).detach().flatten(1) for net in networks])  # [networks, offsets, weights]
-    convolutions = [torch.nn.Conv2d(channels[0], channels[1], kernel_size) for _ in range(40)]
+    convolutions = [nn.Conv2d(channels[0], channels[1], kernel_size) for _ in range(40)]
     expected = torch.stack([convolution.weight.detach() for convolution in convolutions]).var()
     ratio = weights.transpose(0, 1).flatten(1).var(dim=1) / expected  # one variance an offset, over many networks
     assert float(ratio.mean()) == pytest.approx(1, abs=0.05)

@@ -22,6 +22,26 @@ def test_layers_are_those_of_table_3():
     assert conv == [(32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 4, 2)]
 
 
+def test_three_fully_connected_layers_follow_with_a_relu_after_each_but_the_last():
+    for network in (CCNet(3, 7), ConvNet(3, 7)):
+        assert [type(m) for m in network.head] == [nn.Flatten, nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+        sizes = [m.out_features for m in network.head if isinstance(m, nn.Linear)]
+        assert sizes == [512, 512, 7]
+
+
+def test_a_relu_follows_every_convolution():
+    torch.manual_seed(0)
+    x, (sequence,) = torch.randn(2, 1, 16, 16), sample_scale_sequences(1, seed=0, in_size=(16, 16))
+    for network, arguments in ((CCNet(1, in_size=(16, 16)), (x, sequence)), (ConvNet(1, in_size=(16, 16)), (x,))):
+        seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for layer in network.layers:
+            layer.register_forward_hook(lambda _layer, inputs, out, seen=seen: seen.append((inputs[0], out)))
+        last = network.features(*arguments)
+        for (_, out), following in zip(seen, [*(inputs for inputs, _ in seen[1:]), last], strict=True):
+            assert torch.equal(out.clamp(min=0), following)
+            assert not torch.equal(out, following)
+
+
 @pytest.mark.parametrize(("channels", "classes", "size"), [(3, 10, (32, 32)), (1, 7, (28, 40))])
 def test_maps_and_logits_have_the_stated_shapes(channels, classes, size):
     x = torch.rand(2, channels, *size)
