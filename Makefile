@@ -35,7 +35,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@touch $@
 
 serve: $(STAMP) ## start the service with the shipped checkpoint (HOST= PORT= DEVICE=)
-	@exec $(BIN)/ccnet serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE))
+	@OMP_WAIT_POLICY="$${OMP_WAIT_POLICY:-PASSIVE}" exec $(BIN)/ccnet serve $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DEVICE),--device $(DEVICE))
 
 test: $(STAMP) ## the test suite, but for what takes minutes
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
