@@ -129,7 +129,7 @@ class AxisGrid:
 
     @property
     def period(self) -> int:
-        """Number of phases: the numerator of the scale, or fewer when the output is shorter than that."""
+        """Output px after which offsets repeat, the number of phases: the scale's numerator, but at most `out_size`."""
         return len(self.offsets)
 
     @property

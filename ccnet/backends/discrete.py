@@ -82,7 +82,7 @@ def _rows(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) 
     """
     periods = min(-(-ROWS_MIN_COLUMNS // horizontal.period), horizontal.out_size // horizontal.period)
     if periods > 1:
-        horizontal = replace(horizontal, offsets=horizontal.offsets * periods)
+        horizontal = replace(horizontal, offsets=horizontal.offsets * periods, step=horizontal.step * periods)
         in_memory_order = weights.permute(0, 1, 4, 2, 5, 3)
         weights = in_memory_order.repeat(1, periods, 1, 1, 1, 1).permute(0, 1, 3, 5, 2, 4)
     out: Tensor = RowProducts.apply(x, weights, vertical, horizontal)  # type: ignore[no-untyped-call]  # torch's
