@@ -160,8 +160,9 @@ async def test_answers_do_not_depend_on_what_else_is_in_the_batch(client):
 
 async def test_a_failing_image_fails_its_own_request_alone_and_tells_nothing(client, fake):
     fake.gate.clear()
+    fake.entered.clear()
     held = asyncio.create_task(classify(client, 1, seed=0))
-    await asyncio.sleep(0)
+    await asyncio.to_thread(fake.entered.wait, 10)
     waiting = [asyncio.create_task(classify(client, value, seed=0)) for value in (10, POISON, 30)]
     service = service_behind(client)
     while service.metrics.registry.get_sample_value("ccnet_queue_passes") != 12:
