@@ -3,10 +3,8 @@
 Shapes follow Eq. 4 with the *cumulative* product, ceil(in * s_1 ... s_j), the last layer exact. A ceil of each layer's
 own input would give other sizes (Table 4, example 2, layer 4: 15 columns instead of 14).
 
-The sampler is A.2's: every free layer's scale is drawn around (1/4)^(1/7) and taken to the nearest rational with
-denominator at most 10; then one layer, chosen uniformly, takes up whatever the product still lacks. Axes are drawn
-independently. The paper's text says standard deviation 0.01; its own Table 4 cannot come from that and fits 0.05,
-which is our default (`SPREADS` names both).
+Axes are drawn independently, by one of two samplers (`ccnet.samplers`). The paper's text says standard deviation 0.01;
+its own Table 4 cannot come from that and fits 0.05, which is our default (`SPREADS` names both).
 """
 
 import logging
@@ -16,15 +14,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Literal, get_args
 
 from ccnet.errors import CcnetError, SequenceError
 from ccnet.grid import Scale, exact_scale, whole_number
+from ccnet.samplers import AxisDistribution, AxisSampler, ConditionedSampler, CorrectedSampler
 
 TOTAL_SCALE = Fraction(1, 4)
 FREE_LAYERS = 7  # the paper's first layer is fixed at 1/1; seven share the total
 SPREADS = {"table4": 0.05, "text": 0.01}  # standard deviation that Table 4 fits, and the one that A.2 states
-_TRIES = 10_000  # draws for one valid axis before giving up
 _REPEATS = 1_000  # sequences in a row that were drawn before, until there seem to be no others
 _NUMBER = re.compile(r"[0-9]{1,999}(?:/[0-9]{1,999})?|[0-9]{0,999}\.[0-9]{1,999}")  # 1e999999999 would fill the memory
 
@@ -153,8 +151,9 @@ def sample_scale_sequences(
     max_scale: Scale = 1,
     in_size: tuple[int, int] = (32, 32),
     method: Method = "corrected",
+    max_numerator: int | None = None,
 ) -> list[ScaleSequence]:
-    """k distinct, valid scale sequences (A.2).
+    """k distinct, valid scale sequences.
 
     Args:
         k: how many, at least 1.
@@ -164,36 +163,45 @@ def sample_scale_sequences(
         total: product of the scales along each axis, at most 1.
         std: standard deviation of a scale before rounding: a number, "table4" (0.05) or "text" (0.01).
         max_denominator: largest denominator of a drawn scale.
-        min_scale, max_scale: range of every scale, the corrected one included; sequences outside are drawn again.
+        min_scale, max_scale: range of every scale, a corrected one included; sequences outside are drawn again.
         in_size: (height, width) of the network's input in px, for the maps' sizes.
-        method: "corrected" as in A.2. ("conditioned" is reserved for a sampler without a corrected layer.)
+        method: how the product comes out right. "corrected" is A.2: every layer's scale is drawn around
+            total^(1/layers) and taken to the nearest rational; then one layer, chosen uniformly, takes up what the
+            product still lacks, with any numerator and denominator. "conditioned" gives every layer the same rounded
+            normal prior, conditioned on the product; no layer is corrected, so that every scale has a denominator of
+            at most `max_denominator` and a pass costs less.
+        max_numerator: largest numerator of a drawn scale, at least 1, with "conditioned" alone; None for no limit. The
+            numerator is the number of phases, which is what weights are prepared for.
 
     Returns:
         k different sequences, each with a product of exactly `total`, every scale in [min_scale, max_scale] and no
         map smaller than the last.
 
     Raises:
-        SequenceError: an argument out of range, no valid sequence found in 10,000 tries, or no new one in 1,000.
+        SequenceError: an argument out of range, `max_numerator` with "corrected", no valid sequence (or, with
+            "corrected", none found in 10,000 tries), or no new one in 1,000.
 
     Source: arXiv 2006.11120, A.2.
     """
     k = _whole_number("k", k)
-    height, width = _height_and_width(in_size)
-    if method != "corrected":
-        raise SequenceError(f'method is "corrected" (A.2); got {method!r}')
-    sampler = _AxisSampler(
+    sizes = _height_and_width(in_size)
+    distribution = AxisDistribution(
         _whole_number("layers", layers),
         _scale(total),
         _standard_deviation(std),
         _whole_number("max_denominator", max_denominator),
         _scale(min_scale),
         _scale(max_scale),
+        None if max_numerator is None else _whole_number("max_numerator", max_numerator),
     )
+    for size in sizes:
+        _axis_sizes((distribution.total,), size)  # refuses a last map that is not a whole number of px
+    sampler = _sampler(method, distribution)
     rng = random.Random(None if seed is None else _whole_number("seed", seed, least=0))
     drawn: dict[ScaleSequence, None] = {}
     repeats = 0
     while len(drawn) < k:
-        sequence = ScaleSequence(sampler.draw(rng, height), sampler.draw(rng, width))
+        sequence = ScaleSequence(*(sampler.draw(rng, size) for size in sizes))
         repeats = repeats + 1 if sequence in drawn else 0
         if repeats > _REPEATS:
             raise SequenceError(
@@ -205,56 +213,10 @@ def sample_scale_sequences(
     return list(drawn)
 
 
-@dataclass
-class _AxisSampler:
-    """Draws one axis of a sequence; the arguments of `sample_scale_sequences`, and how many draws were not valid."""
-
-    layers: int
-    total: Fraction
-    std: float
-    max_denominator: int
-    min_scale: Fraction
-    max_scale: Fraction
-    rejected: int = 0
-
-    def __post_init__(self) -> None:
-        if self.total > 1:
-            raise SequenceError(f"total is at most 1, or maps would be smaller than the last one; got {self.total}")
-        if not self.min_scale**self.layers <= self.total <= self.max_scale**self.layers:
-            raise SequenceError(
-                f"{self.layers} scales in [{self.min_scale}, {self.max_scale}] cannot multiply to {self.total}"
-            )
-
-    def draw(self, rng: random.Random, in_size: int) -> tuple[Fraction, ...]:
-        """The scales of all layers along an axis of `in_size` px, the fixed first one included."""
-        for _ in range(_TRIES):
-            scales = self._propose(rng)
-            if scales is not None and self._keeps_size(scales, in_size):
-                return (Fraction(1), *scales)
-            self.rejected += 1
-        raise SequenceError(
-            f"no valid sequence in {_TRIES} tries: {self.layers} scales around "
-            f"{float(self.total) ** (1 / self.layers):.3f} with std {self.std}, each in "
-            f"[{self.min_scale}, {self.max_scale}], product {self.total}. Widen the range or change std"
-        )
-
-    def _propose(self, rng: random.Random) -> list[Fraction] | None:
-        """A.2 literally: draw, round, correct one layer; None when a scale is out of range."""
-        mean = float(self.total) ** (1 / self.layers)
-        scales = [
-            Fraction(rng.gauss(mean, self.std)).limit_denominator(self.max_denominator) for _ in range(self.layers)
-        ]
-        corrected = rng.randrange(self.layers)
-        others = math.prod((s for j, s in enumerate(scales) if j != corrected), start=Fraction(1))
-        if others <= 0:
-            return None
-        scales[corrected] = self.total / others
-        return scales if all(self.min_scale <= s <= self.max_scale for s in scales) else None
-
-    def _keeps_size(self, scales: Sequence[Fraction], in_size: int) -> bool:
-        """Whether every map is at least as large as the last."""
-        sizes = _axis_sizes(scales, in_size)
-        return all(size >= sizes[-1] for size in sizes)
+def _sampler(method: Method, distribution: AxisDistribution) -> AxisSampler:
+    if method not in get_args(Method):
+        raise SequenceError(f'method is "corrected" (A.2) or "conditioned" (no corrected layer); got {method!r}')
+    return ConditionedSampler(distribution) if method == "conditioned" else CorrectedSampler(distribution)
 
 
 def _axis_sizes(scales: Sequence[Fraction], in_size: int) -> list[int]:

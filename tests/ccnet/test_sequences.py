@@ -58,6 +58,28 @@ def test_sampled_sequences_are_valid_and_distinct(seed, k):
             assert sum(s.denominator > 10 for s in axis) <= 1  # only the corrected layer
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32),
+    k=st.integers(1, 5),
+    layers=st.integers(4, 8),
+    std=st.sampled_from(["table4", "text", 0.2]),
+    max_numerator=st.sampled_from([None, 9, 7]),
+)
+def test_conditioned_sequences_are_valid_and_distinct_and_correct_no_layer(seed, k, layers, std, max_numerator):
+    sequences = sample_scale_sequences(
+        k, seed=seed, layers=layers, std=std, method="conditioned", max_numerator=max_numerator
+    )
+    assert len(set(sequences)) == k
+    for sequence in sequences:
+        sequence.require_valid(layers=layers + 1)
+        for axis in (sequence.vertical, sequence.horizontal):
+            assert axis[0] == 1
+            assert math.prod(axis) == Fraction(1, 4)
+            assert all(Fraction(1, 2) <= s <= 1 for s in axis)
+            assert all(s.denominator <= 10 and s.numerator <= (max_numerator or 10) for s in axis)
+
+
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_text_form_round_trips(seed):
@@ -87,11 +109,19 @@ def test_the_same_seed_gives_the_same_sequences_and_smaller_draws_are_prefixes()
     assert sample_scale_sequences(3, seed=5) == sample_scale_sequences(8, seed=5)[:3]
     assert sample_scale_sequences(3, seed=5) != sample_scale_sequences(3, seed=6)
     assert sample_scale_sequences(3) != sample_scale_sequences(3)
+    eight = sample_scale_sequences(8, seed=5, method="conditioned")
+    assert sample_scale_sequences(3, seed=5, method="conditioned") == eight[:3]
+    assert sample_scale_sequences(3, seed=6, method="conditioned") != eight[:3]
+    assert not set(eight) & set(sample_scale_sequences(8, seed=5))
 
 
 def test_a_seed_means_the_same_sequence_on_every_machine_and_in_every_release():
     (sequence,) = sample_scale_sequences(1, seed=3)
     assert str(sequence) == "1 5/6 8/9 75/112 7/8 4/5 4/5 9/10 x 1 6/7 7/8 6/7 7/9 20/27 3/4 9/10"
+    (sequence,) = sample_scale_sequences(1, seed=3, method="conditioned")
+    assert str(sequence) == "1 7/9 5/6 4/5 6/7 6/7 3/4 7/8 x 1 7/8 7/9 4/5 9/10 5/6 6/7 5/7"
+    (sequence,) = sample_scale_sequences(1, seed=3, method="conditioned", max_numerator=7)
+    assert str(sequence) == "1 4/5 5/6 4/5 6/7 5/6 3/4 7/8 x 1 6/7 7/9 7/9 1 3/4 6/7 3/4"
 
 
 def test_drawn_scales_have_the_mean_and_spread_that_table_4_shows():
@@ -135,6 +165,19 @@ def test_no_scale_leaves_the_range_that_was_asked_for():
     upscaling = sample_scale_sequences(60, seed=0, max_scale=2)
     assert max(s for q in upscaling for s in q.vertical) > 1
     for sequence in sample_scale_sequences(20, seed=0, layers=3, std=0.4, min_scale=Fraction(1, 10), max_scale=4):
+        sequence.require_valid(layers=4)  # no map below the last, however far single scales reach
+
+
+def test_conditioned_draws_keep_to_the_range_that_was_asked_for():
+    limits: dict[str, Any] = {"min_scale": Fraction(2, 3), "max_scale": 0.9, "method": "conditioned"}
+    scales = {s for q in sample_scale_sequences(50, seed=0, **limits) for s in (*q.vertical[1:], *q.horizontal[1:])}
+    assert min(scales) >= Fraction(2, 3)
+    assert max(scales) == Fraction(9, 10)  # the float 0.9 lies a little above
+    upscaling = sample_scale_sequences(
+        20, seed=0, layers=3, std=0.4, min_scale=F(1, 5), max_scale=2, method="conditioned"
+    )
+    assert max(s for q in upscaling for s in q.vertical) > 1
+    for sequence in upscaling:
         sequence.require_valid(layers=4)  # no map below the last, however far single scales reach
 
 
@@ -213,7 +256,20 @@ BAD_DRAWS: dict[str, tuple[dict[str, Any], str]] = {
         {"k": 2, "std": 0.0, "layers": 1, "min_scale": F(1, 8)},
         "only 1 distinct",
     ),
-    "unknown method": ({"method": "best"}, '"corrected"'),
+    "unknown method": ({"method": "best"}, '"corrected".*"conditioned".*got .best.'),
+    "no method": ({"method": None}, "got None"),
+    "numerators of a corrected scale": ({"max_numerator": 7}, 'max_numerator=7.*method="conditioned"'),
+    "numerator 0": ({"max_numerator": 0, "method": "conditioned"}, "max_numerator must be at least 1"),
+    "half a numerator": ({"max_numerator": 6.5, "method": "conditioned"}, "max_numerator is a whole number"),
+    "no scales that multiply to the total": (
+        {"method": "conditioned", "max_denominator": 1, "layers": 2, "min_scale": F(1, 3)},
+        "no product of 2 scales out of 1 is exactly 1/4",
+    ),
+    "one conditioned sequence": (
+        {"k": 2, "method": "conditioned", "layers": 2},
+        "only 1 distinct",
+    ),
+    "a conditioned height that cannot be quartered": ({"method": "conditioned", "in_size": (30, 32)}, "input of 30 px"),
     "no layers": ({"layers": 0}, "layers must be at least 1"),
     "denominator 0": ({"max_denominator": 0}, "max_denominator must be at least 1"),
     "half a denominator": ({"max_denominator": 2.5}, "max_denominator is a whole number"),
