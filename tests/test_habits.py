@@ -194,7 +194,7 @@ def imported_distributions(package: str) -> set[str]:
     return {providers.get(module, [module])[0].lower().replace("_", "-") for module in foreign}
 
 
-@pytest.mark.parametrize(("package", "extras"), [("ccnet", ["figures"]), ("service", ["service"])])
+@pytest.mark.parametrize(("package", "extras"), [("ccnet", ["figures", "gpu"]), ("service", ["service"])])
 def test_what_a_package_imports_is_declared(package, extras):
     project = pyproject()["project"]
     lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
