@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ccnet.errors import CcnetError
 from ccnet.grid import whole_number
+from ccnet.native.library import PANEL
 from ccnet.types import KernelInput
 
 # Share of the generated weights' variance that comes from the coordinate and not from the last layer's bias. The paper
@@ -79,9 +80,7 @@ class InternalNet(nn.Module):
         """
         if points.dim() != 2 or points.shape[1] != 2:
             raise CcnetError(f"points are [M, 2], (vertical, horizontal); got {list(points.shape)}")
-        # The bias as the weight of a hidden value of 1: adding it separately would write all the weights twice.
-        features = nn.functional.pad(self._features(points.to(self.last.weight.dtype)), (0, 1), value=1.0)
-        weights = features @ torch.cat([self.last.weight, self.last.bias[:, None]], dim=1).mT
+        weights = self.features(points) @ self._with_bias().mT
         if self.kernel_input == "distance":
             return weights.view(len(points), self.out_channels, self.in_channels)
         # The last layer's rows are stored in the order (K_h, C_out, K_w, C_in) in which the discrete backend's matrix
@@ -89,6 +88,37 @@ class InternalNet(nn.Module):
         kernel_height, kernel_width = self.kernel_size
         weights = weights.view(len(points), kernel_height, self.out_channels, kernel_width, self.in_channels)
         return weights.permute(0, 2, 4, 1, 3)  # [M, C_out, C_in, K_h, K_w], a view
+
+    def features(self, points: Tensor) -> Tensor:
+        """Hidden values at M points, [M, hidden[-1] + 1], the last one 1, by which the bias of the last layer enters.
+
+        Weights are linear in them; adding the bias separately would write all the weights twice.
+        """
+        return nn.functional.pad(self._features(points.to(self.last.weight.dtype)), (0, 1), value=1.0)
+
+    def packed_basis(self) -> Tensor:
+        """What turns `features` into packed weights ("offset" only), [hidden[-1] + 1, panels * K_h * K_w * C_in * 16].
+
+        The few parameters are reordered so that none of the many weights have to be; see `packed`.
+        """
+        kernel_height, kernel_width = self.kernel_size
+        basis = self._with_bias().view(kernel_height, self.out_channels, kernel_width, self.in_channels, -1)
+        basis = nn.functional.pad(basis, (0, 0, 0, 0, 0, 0, 0, -self.out_channels % PANEL))
+        ordered: Tensor = basis.unflatten(1, (-1, PANEL)).permute(5, 1, 0, 3, 4, 2)
+        return ordered.flatten(1)
+
+    def packed(self, points: Tensor) -> Tensor:
+        """Weights at M points in the order of the native kernels ("offset" only).
+
+        Returns:
+            [M, panels, K_h, K_w, C_in, 16]: output channel o is number o % 16 of panel o // 16; zeros behind the last.
+        """
+        weights = self.features(points) @ self.packed_basis()
+        return weights.view(len(points), -1, *self.kernel_size, self.in_channels, PANEL)
+
+    def _with_bias(self) -> Tensor:
+        """The last layer's weights and, as one more column, its bias."""
+        return torch.cat([self.last.weight, self.last.bias[:, None]], dim=1)
 
     def reset_parameters(self) -> None:
         """Draw all parameters anew; the generated weights then have a Conv2d's variance (A.2)."""

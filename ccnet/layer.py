@@ -52,7 +52,7 @@ def cc_conv2d(
         raise CcnetError(f'kernel_input is "distance" or "offset"; got {kernel_input!r}')
     if not callable(kernel):
         raise CcnetError(f"kernel is a function of points [M, 2]; got a {type(kernel).__name__}")
-    apply = get_backend(backend)
+    apply = get_backend(backend, x.device)
     kernel_height, kernel_width = int_pair("kernel_size", kernel_size)
     scale_h, scale_w = exact_scales(scale)
     out_height, out_width = (None, None) if out_size is None else int_pair("out_size", out_size)
@@ -61,13 +61,14 @@ def cc_conv2d(
     autocast_dtype = _autocast_dtype(x)
     with nullcontext() if autocast_dtype is None else torch.autocast(x.device.type, enabled=False):
         x = x if autocast_dtype is None else x.to(autocast_dtype)
-        checked = _checked(kernel, kernel_input, (x.shape[1], kernel_height, kernel_width), x.dtype)
+        checked = _Checked(kernel, kernel_input, (x.shape[1], kernel_height, kernel_width), x.dtype)
         out = apply(x, checked, vertical, horizontal, kernel_input)
     if bias is None:
         return out
     if bias.shape != out.shape[1:2]:
         raise CcnetError(f"bias has one value an output channel, [{out.shape[1]}]; got {_described(bias)}")
-    return out + bias.to(out.dtype).view(-1, 1, 1)
+    bias = bias.to(out.dtype).view(-1, 1, 1)
+    return out + bias if torch.is_grad_enabled() else out.add_(bias)  # `out` is nobody else's
 
 
 class CCConv2d(nn.Module):
@@ -150,22 +151,33 @@ class CCConv2d(nn.Module):
         )
 
 
-def _checked(kernel: Kernel, kernel_input: KernelInput, sizes: tuple[int, int, int], dtype: torch.dtype) -> Kernel:
-    """The kernel, its weights in `dtype`, with a clear error when they are of another shape than the layer's."""
-    in_channels, kernel_height, kernel_width = sizes
-    taps = () if kernel_input == "distance" else (kernel_height, kernel_width)
+class _Checked:
+    """A kernel whose weights come in `dtype`, with a clear error when they are of another shape than the layer's.
 
-    def evaluate(points: Tensor) -> Tensor:
-        weights = kernel(points)
+    Attributes:
+        packed, out_channels: of a kernel that can pack its weights itself (`InternalNet`), else None.
+    """
+
+    def __init__(
+        self, kernel: Kernel, kernel_input: KernelInput, sizes: tuple[int, int, int], dtype: torch.dtype
+    ) -> None:
+        in_channels, kernel_height, kernel_width = sizes
+        self._kernel, self._dtype = kernel, dtype
+        self._shape = (in_channels, *(() if kernel_input == "distance" else (kernel_height, kernel_width)))
+        self.packed: Kernel | None = None
+        self.out_channels: int | None = None
+        if isinstance(kernel, InternalNet) and (kernel.in_channels, *kernel.kernel_size) == sizes:
+            self.packed, self.out_channels = kernel.packed, kernel.out_channels
+
+    def __call__(self, points: Tensor) -> Tensor:
+        weights = self._kernel(points)
         shape = tuple(weights.shape) if isinstance(weights, Tensor) else ()
-        if len(shape) < 3 or (shape[0], *shape[2:]) != (len(points), in_channels, *taps):
-            expected = f"[{len(points)}, C_out, {', '.join(str(n) for n in (in_channels, *taps))}]"
+        if len(shape) < 3 or (shape[0], *shape[2:]) != (len(points), *self._shape):
+            expected = f"[{len(points)}, C_out, {', '.join(str(n) for n in self._shape)}]"
             raise CcnetError(
                 f"the kernel must map points {list(points.shape)} to a tensor {expected}; got {_described(weights)}"
             )
-        return weights.to(dtype)
-
-    return evaluate
+        return weights.to(self._dtype)
 
 
 def _autocast_dtype(x: Tensor) -> torch.dtype | None:

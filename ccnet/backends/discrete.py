@@ -53,26 +53,48 @@ def choose_path(x: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Path:
     A convolution would fill the way to a window that lies wholly outside the input with zeros, which an output size
     far above scale * size can make as long as it likes; the other two look at the input alone.
     """
-    axes = (vertical, horizontal)
-    if all(axis.period == 1 and max(axis.pad_before, axis.pad_after) < axis.kernel_size for axis in axes):
+    if all(
+        axis.period == 1 and max(axis.pad_before, axis.pad_after) < axis.kernel_size for axis in (vertical, horizontal)
+    ):
         return "convolution"
     if x.device.type == "cpu" and x.shape[0] >= ROWS_MIN_IMAGES:
         return "rows"
     return "gather"
 
 
+def is_plain_convolution(vertical: AxisGrid, horizontal: AxisGrid) -> bool:
+    """Whether the layer is one `conv2d` that pads alike on both sides: no copy of the input is made."""
+    return all(axis.period == 1 and _even_padding(axis) is not None for axis in (vertical, horizontal))
+
+
+def _even_padding(axis: AxisGrid) -> int | None:
+    """The padding on both sides with which `conv2d` gives exactly this axis; None when there is none."""
+    padding = -axis.starts[0]
+    if not 0 <= padding < axis.kernel_size or (axis.out_size > 1 and axis.step > axis.in_size):
+        return None
+    outputs = (axis.in_size + 2 * padding - axis.kernel_size) // _stride(axis) + 1
+    return padding if outputs == axis.out_size else None
+
+
+def _stride(axis: AxisGrid) -> int:
+    """A single output has no stride, and its step may be beyond what conv2d takes."""
+    return axis.step if axis.out_size > 1 else max(1, axis.in_size)
+
+
 def _convolution(x: Tensor, weight: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
-    """One phase: a strided `conv2d` over exactly the pixels that the windows cover (zero padded or cropped)."""
+    """One phase: a strided `conv2d`, over exactly the pixels that the windows cover where its own padding cannot."""
+    x, weight = _images_outermost(x), weight.contiguous()
+    stride = (_stride(vertical), _stride(horizontal))
+    even = (_even_padding(vertical), _even_padding(horizontal))
+    if even[0] is not None and even[1] is not None:
+        return torch.nn.functional.conv2d(x, weight, stride=stride, padding=(even[0], even[1]))
     padding = [
         -horizontal.starts[0],
         horizontal.starts[-1] + horizontal.kernel_size - horizontal.in_size,
         -vertical.starts[0],
         vertical.starts[-1] + vertical.kernel_size - vertical.in_size,
-    ]  # negative: crop
-    padded = torch.nn.functional.pad(_images_outermost(x), padding)
-    # A single output has no stride, and its step may be beyond what conv2d takes.
-    stride = [axis.step if axis.out_size > 1 else 1 for axis in (vertical, horizontal)]
-    return torch.nn.functional.conv2d(padded, weight.contiguous(), stride=stride)
+    ]  # zero padded or, where negative, cropped
+    return torch.nn.functional.conv2d(torch.nn.functional.pad(x, padding), weight, stride=stride)
 
 
 def _rows(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:

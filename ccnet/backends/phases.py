@@ -25,16 +25,25 @@ def phase_weights(
     """
     phases = (vertical.period, horizontal.period)
     taps = (vertical.kernel_size, horizontal.kernel_size)
+    weights = kernel(phase_points(vertical, horizontal, kernel_input, like))
     if kernel_input == "distance":
-        rows = [float(d) for a in range(phases[0]) for d in vertical.distances(a)]  # P_h K_h
-        columns = [float(d) for b in range(phases[1]) for d in horizontal.distances(b)]  # P_w K_w
-        weights = kernel(_points(rows, columns, like))
         weights = weights.reshape(phases[0], taps[0], phases[1], taps[1], *weights.shape[1:])
         return weights.permute(0, 2, 4, 5, 1, 3)
-    rows = [float(o) for o in vertical.offsets]
-    columns = [float(o) for o in horizontal.offsets]
-    weights = kernel(_points(rows, columns, like))
     return weights.reshape(*phases, *weights.shape[1:])
+
+
+def phase_points(vertical: AxisGrid, horizontal: AxisGrid, kernel_input: KernelInput, like: Tensor) -> Tensor:
+    """The kernel's points of all phases, [M, 2], rows first.
+
+    With "offset" one point a phase, M = P_h P_w; with "distance" one a neighbour of each, M = P_h K_h P_w K_w.
+    """
+    if kernel_input == "distance":
+        rows = [float(d) for a in range(vertical.period) for d in vertical.distances(a)]  # P_h K_h
+        columns = [float(d) for b in range(horizontal.period) for d in horizontal.distances(b)]  # P_w K_w
+    else:
+        rows = [float(o) for o in vertical.offsets]
+        columns = [float(o) for o in horizontal.offsets]
+    return _points(rows, columns, like)
 
 
 def _points(rows: list[float], columns: list[float], like: Tensor) -> Tensor:

@@ -1,0 +1,262 @@
+// The native backend's kernels behind a plain C interface: instruction sets, threads and items of work.
+//
+// OpenMP symbols are left to be resolved by the OpenMP library that torch has loaded, so that both share one pool of
+// threads. Nothing here knows Python or torch.
+
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include <omp.h>
+
+namespace {
+
+#include "layer.h"
+
+namespace portable {
+#define VECTOR_BYTES 16
+#define REGISTERS 12
+#define MAX_ROWS 6
+#include "instruction_set.h"
+}  // namespace portable
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define HAS_X86
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+namespace avx2 {
+#define VECTOR_BYTES 32
+#define REGISTERS 12
+#define MAX_ROWS 6
+#include "instruction_set.h"
+}  // namespace avx2
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,fma")
+namespace avx512 {
+#define VECTOR_BYTES 64
+#define REGISTERS 24
+#define MAX_ROWS 12
+#include "instruction_set.h"
+}  // namespace avx512
+#pragma GCC pop_options
+#endif
+
+template <class T>
+struct Kernels {
+    int64_t (*convolve_scratch)(const Layer&);
+    void (*convolve)(const Layer&, const T*, T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, char*);
+    void (*transpose_phase)(const Layer&, const T*, T*, int64_t);
+    void (*input_gradient)(const Layer&, const T*, T*, int64_t, int64_t, char*);
+    int64_t (*weight_gradient_scratch)(const Layer&);
+    void (*weight_gradient)(const Layer&, const T*, const T*, T*, int64_t, int64_t, int64_t, int64_t, char*);
+    void (*generate)(const T*, const T*, T*, int64_t, int64_t, int64_t, int64_t, int64_t);
+};
+
+template <class T>
+Kernels<T> kernels_of(int instruction_set) {
+#define KERNELS(set)                                                                                           \
+    Kernels<T> {                                                                                               \
+        set::convolve_scratch<T>, set::convolve<T>, set::transpose_phase<T>, set::input_gradient<T>,           \
+            set::weight_gradient_scratch<T>, set::weight_gradient<T>, set::generate<T>                         \
+    }
+#ifdef HAS_X86
+    if (instruction_set == 2) return KERNELS(avx512);
+    if (instruction_set == 1) return KERNELS(avx2);
+#endif
+    return KERNELS(portable);
+#undef KERNELS
+}
+
+// A layer applied to some images.
+struct Node {
+    const Layer* layer;
+    const void* x;
+    void* y;
+    int64_t images;
+};
+
+constexpr int64_t CORE_CACHE = 256 << 10;  // bytes that surely stay in a core's own cache, half of it or less
+
+// How a node is cut into items: blocks of images x parts of their pixels x groups of phases x parts of their panels.
+// An item goes through the pixels of its part phase by phase.
+struct Cut {
+    int64_t block, blocks, parts, groups, panel_parts, items;
+};
+
+Cut cut(const Node& node, int64_t element_size, int64_t items_wanted) {
+    const Layer& layer = *node.layer;
+    const int64_t phase_bytes = layer.phase_size() * element_size;
+    Cut c{};
+    c.block = images_a_block(layer, node.images);
+    c.panel_parts = 1;
+    if (phase_bytes > 2 * CORE_CACHE) {  // read once, panel by panel, by one thread each
+        c.block = node.images;
+        c.panel_parts = layer.panels();
+    }
+    c.blocks = (node.images + c.block - 1) / c.block;
+    // Either all weights stay in the cache while parts of the images pass by, or each phase's weights while a block does.
+    const bool together = layer.phases() * phase_bytes <= CORE_CACHE;
+    c.groups = together ? 1 : layer.phases();
+    c.parts = together ? c.block * layer.in_h * layer.in_w * layer.c_in * element_size / (CORE_CACHE / 2) : 1;
+    const int64_t items = c.blocks * c.groups * c.panel_parts;
+    const int64_t wanted = (items_wanted + items - 1) / items;
+    if (c.parts < wanted) c.parts = wanted;
+    const int64_t tiles = c.block * (layer.out_h * layer.out_w / layer.phases()) / 6;
+    if (c.parts > tiles) c.parts = tiles;
+    if (c.parts < 1) c.parts = 1;
+    c.items = items * c.parts;
+    return c;
+}
+
+template <class T>
+int run(const Node* nodes, const int64_t* levels, int64_t level_count, int instruction_set, int threads) {
+    const Kernels<T> kernels = kernels_of<T>(instruction_set);
+    const int64_t count = level_count ? levels[level_count - 1] : 0;
+    int64_t scratch_size = 0;
+    std::vector<Cut> cuts(count);
+    std::vector<int64_t> ends(count);  // of each node's items among those of its level
+    for (int64_t level = 0, node = 0; level < level_count; ++level) {
+        const int64_t nodes_of_level = levels[level] - node;
+        for (int64_t end = 0; node < levels[level]; ++node) {
+            cuts[node] = cut(nodes[node], sizeof(T), threads == 1 ? 1 : (8 * threads + nodes_of_level - 1) / nodes_of_level);
+            ends[node] = end += cuts[node].items;
+            const int64_t size = kernels.convolve_scratch(*nodes[node].layer);
+            if (size > scratch_size) scratch_size = size;
+        }
+    }
+    bool failed = false;
+#pragma omp parallel num_threads(threads) reduction(|| : failed)
+    {
+        char* scratch = static_cast<char*>(std::malloc(scratch_size));
+        failed = !scratch;
+        for (int64_t level = 0; level < level_count; ++level) {
+            const int64_t first = level ? levels[level - 1] : 0, items = levels[level] > first ? ends[levels[level] - 1] : 0;
+#pragma omp for schedule(dynamic)
+            for (int64_t item = 0; item < items; ++item) {
+                if (!scratch) continue;
+                int64_t index = first;
+                while (ends[index] <= item) ++index;
+                const Node& node = nodes[index];
+                const Cut& c = cuts[index];
+                int64_t rest = item - (index > first ? ends[index - 1] : 0);
+                const int64_t panel_part = rest % c.panel_parts;
+                const int64_t group = (rest /= c.panel_parts) % c.groups;
+                const int64_t part = (rest /= c.groups) % c.parts;
+                const int64_t n0 = rest / c.parts * c.block;
+                const int64_t n1 = n0 + c.block < node.images ? n0 + c.block : node.images;
+                const int64_t panels = node.layer->panels(), phases = node.layer->phases();
+                for (int64_t phase = phases * group / c.groups; phase < phases * (group + 1) / c.groups; ++phase)
+                    kernels.convolve(*node.layer, static_cast<const T*>(node.x), static_cast<T*>(node.y), n0, n1, phase,
+                                     part, c.parts, panels * panel_part / c.panel_parts,
+                                     panels * (panel_part + 1) / c.panel_parts, scratch);
+            }
+        }
+        std::free(scratch);
+    }
+    return failed;
+}
+
+template <class T>
+int gradients(const Layer& layer, const T* x, const T* grad_y, T* grad_x, T* grad_w, int64_t images,
+              int instruction_set, int threads) {
+    const Kernels<T> kernels = kernels_of<T>(instruction_set);
+    const int64_t phases = layer.phases(), panels = layer.panels();
+    const int64_t columns = (layer.length() + PANEL - 1) / PANEL;
+    Layer transposed = layer;
+    T* weights = nullptr;
+    if (grad_x) {
+        weights = static_cast<T*>(std::malloc(phases * layer.k_h * columns * layer.c_out * PANEL * sizeof(T)));
+        if (!weights) return 1;
+        transposed.weights = weights;
+    }
+    int64_t block = images_a_block(layer, images);
+    if (block * threads > images) block = (images + threads - 1) / threads;
+    const int64_t blocks = (images + block - 1) / block;
+    const int64_t row_size = aligned(64 * layer.k_h * sizeof(T*)), window_size = kernels.weight_gradient_scratch(layer);
+    bool failed = false;
+#pragma omp parallel num_threads(threads) reduction(|| : failed)
+    {
+        char* scratch = static_cast<char*>(std::malloc(row_size > window_size ? row_size : window_size));
+        failed = !scratch;
+        if (grad_x) {
+#pragma omp for
+            for (int64_t phase = 0; phase < phases; ++phase)
+                kernels.transpose_phase(layer, static_cast<const T*>(layer.weights), weights, phase);
+#pragma omp for schedule(dynamic) nowait
+            for (int64_t b = 0; b < blocks; ++b)
+                if (scratch)
+                    kernels.input_gradient(transposed, grad_y, grad_x, b * block,
+                                           (b + 1) * block < images ? (b + 1) * block : images, scratch);
+        }
+        if (grad_w) {
+#pragma omp for schedule(dynamic)
+            for (int64_t item = 0; item < phases * layer.k_h * panels; ++item)
+                if (scratch)
+                    kernels.weight_gradient(layer, x, grad_y, grad_w, images, item / panels / layer.k_h,
+                                            item / panels % layer.k_h, item % panels, scratch);
+        }
+        std::free(scratch);
+    }
+    std::free(weights);
+    return failed;
+}
+
+template <class T>
+void generate(const T* features, const T* basis, T* out, int64_t points, int64_t hidden, int64_t columns,
+              int instruction_set, int threads) {
+    const Kernels<T> kernels = kernels_of<T>(instruction_set);
+    constexpr int64_t step = 256;  // columns of the basis that stay in the nearest cache while they serve all points
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t first = 0; first < columns; first += step)
+        kernels.generate(features, basis, out, points, hidden, columns, first,
+                         first + step < columns ? first + step : columns);
+}
+
+}  // namespace
+
+extern "C" {
+
+// Raised whenever a structure or a signature below changes; checked when the library is loaded.
+int ccnet_version() { return 1; }
+
+// The best instruction set of this processor: 0 portable, 1 AVX2 with FMA, 2 AVX-512.
+int ccnet_instruction_set() {
+#ifdef HAS_X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw"))
+        return 2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return 1;
+#endif
+    return 0;
+}
+
+// Levels of nodes, one level after the other; nodes of a level are independent. 0, or 1 when memory ran out.
+int ccnet_run(const Node* nodes, const int64_t* levels, int64_t level_count, int is_double, int instruction_set,
+              int threads) {
+    return is_double ? run<double>(nodes, levels, level_count, instruction_set, threads)
+                     : run<float>(nodes, levels, level_count, instruction_set, threads);
+}
+
+// dL/dx and dL/dW (packed), either may be null. 0, or 1 when memory ran out.
+int ccnet_gradients(const Layer* layer, const void* x, const void* grad_y, void* grad_x, void* grad_w, int64_t images,
+                    int is_double, int instruction_set, int threads) {
+    if (is_double)
+        return gradients(*layer, static_cast<const double*>(x), static_cast<const double*>(grad_y),
+                         static_cast<double*>(grad_x), static_cast<double*>(grad_w), images, instruction_set, threads);
+    return gradients(*layer, static_cast<const float*>(x), static_cast<const float*>(grad_y),
+                     static_cast<float*>(grad_x), static_cast<float*>(grad_w), images, instruction_set, threads);
+}
+
+// out [points, columns] = features [points, hidden] basis [hidden, columns]; columns a multiple of 16.
+void ccnet_generate(const void* features, const void* basis, void* out, int64_t points, int64_t hidden, int64_t columns,
+                    int is_double, int instruction_set, int threads) {
+    if (is_double)
+        generate(static_cast<const double*>(features), static_cast<const double*>(basis), static_cast<double*>(out),
+                 points, hidden, columns, instruction_set, threads);
+    else
+        generate(static_cast<const float*>(features), static_cast<const float*>(basis), static_cast<float*>(out), points,
+                 hidden, columns, instruction_set, threads);
+}
+}
