@@ -102,7 +102,7 @@ class TrainingSequences:
     """Scale augmentation (A.2): the scale sequence of every step, a function of (seed, step).
 
     Args:
-        config: gives std and method of the sampler, pool size and seed.
+        config: gives std, method and largest numerator of the sampler, pool size and seed.
         in_size: (height, width) of the network's input, px.
     """
 
@@ -124,7 +124,14 @@ class TrainingSequences:
         config = self._config
         seed = derived_seed(config.seed, purpose, step)
         method: Any = config.sequence_method
-        return sample_scale_sequences(count, seed=seed, std=config.sequence_std, method=method, in_size=self._in_size)
+        return sample_scale_sequences(
+            count,
+            seed=seed,
+            std=config.sequence_std,
+            in_size=self._in_size,
+            method=method,
+            max_numerator=config.sequence_max_numerator,
+        )
 
 
 def _padded(dataset: ImageDataset, input_size: tuple[int, int], crop_padding: int) -> Tensor:

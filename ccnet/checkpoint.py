@@ -35,6 +35,7 @@ ARCHITECTURES: dict[str, type[CCNet] | type[ConvNet]] = {"CCNet": CCNet, "ConvNe
 
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
+_SAMPLER_ARGUMENTS = ("std", "method", "max_numerator")
 _REQUIRED = {
     "format": str, "format_version": int, "name": str, "architecture": dict, "labels": list, "preprocessing": dict,
 }  # fmt: skip
@@ -65,6 +66,21 @@ class Checkpoint:
     def preprocess(self, images: Picture | Sequence[Picture]) -> Tensor:
         """uint8 [N, H, W, C], or a list of uint8 [H, W, C] -> float32 [N, C, H', W'] on the model's device."""
         return self.preprocessing(images).to(self.device)
+
+    @property
+    def sampler(self) -> dict[str, Any]:
+        """How its scale sequences are drawn, as arguments of `sample_scale_sequences` and `ScaleEnsemble`.
+
+        Those of std, method and max_numerator that the config's `scale_distribution` gives a value; what is left out
+        is a default. Empty for a network without scale sequences.
+
+        Raises:
+            CheckpointError: `scale_distribution` is no object.
+        """
+        distribution = self.config.get("scale_distribution") or {}
+        if not isinstance(distribution, dict):
+            raise CheckpointError(f"'scale_distribution' of {self.name} is {distribution!r}, which is no object")
+        return {key: distribution[key] for key in _SAMPLER_ARGUMENTS if distribution.get(key) is not None}
 
 
 def save_checkpoint(

@@ -52,6 +52,9 @@ CheckpointOption = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU when there is one.")]
 DataDirOption = Annotated[Path | None, typer.Option(help="Folder of the data set; default: the system's.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
+MaxNumeratorOption = Annotated[
+    int | None, number_option(least=1, text="Largest numerator of a scale (conditioned); default: no limit.")
+]
 SeedOption = Annotated[int | None, number_option(text="Of the drawn sequences; drawn anew when absent, and shown.")]
 
 
@@ -143,6 +146,10 @@ def sequences(
     ] = ENSEMBLE_SIZE,
     seed: SeedOption = None,
     std: Annotated[float, typer.Option(help="Standard deviation of a scale before rounding.")] = 0.05,
+    method: Annotated[
+        str, typer.Option(help="corrected (A.2: one layer takes up the rest), or conditioned on the product.")
+    ] = "corrected",
+    max_numerator: MaxNumeratorOption = None,
     in_size: Annotated[int, number_option(least=4, most=4096, text="Side of the network's input, px.")] = 32,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also say how many draws were not valid.")] = False,
     as_json: JsonOption = False,
@@ -151,7 +158,8 @@ def sequences(
     if verbose:
         logging.basicConfig(level=logging.DEBUG, format="%(message)s")
     seed = secrets.randbits(32) if seed is None else seed
-    drawn = sample_scale_sequences(ensemble_size, seed=seed, std=std, in_size=(in_size, in_size))
+    options: dict[str, Any] = {"std": std, "method": method, "max_numerator": max_numerator}
+    drawn = sample_scale_sequences(ensemble_size, seed=seed, in_size=(in_size, in_size), **options)
     if as_json:
         print_json({"seed": seed, "sequences": [describe_sequence(s, (in_size, in_size)) for s in drawn]})
         return
@@ -227,6 +235,8 @@ def train(
     batch_size: Annotated[int | None, number_option(least=1, text="Images a step; default: the recipe's.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; default: the recipe's.")] = None,
     kernel_input: Annotated[str, typer.Option(help="offset or distance (ccnet).")] = "offset",
+    sequence_method: Annotated[str, typer.Option(help="How scales are drawn: corrected or conditioned.")] = "corrected",
+    sequence_max_numerator: MaxNumeratorOption = None,
     seed: Annotated[int, number_option(text="Of weights, order, augmentation and sequences.")] = 0,
     device: DeviceOption = "auto",
     threads: Annotated[int | None, number_option(least=1, text="CPU threads; default: all cores.")] = None,
@@ -249,6 +259,8 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         kernel_input=kernel_input,
+        sequence_method=sequence_method,
+        sequence_max_numerator=sequence_max_numerator,
         seed=seed,
         device=device,
         threads=threads,

@@ -28,7 +28,7 @@ def draw_members(checkpoint: Checkpoint, size: int | None, seed: int) -> tuple[S
         CcnetError: several members asked of such a network.
     """
     if isinstance(checkpoint.model, CCNet):
-        return ScaleEnsemble(checkpoint.model, **_sampler_arguments(checkpoint)).sample(size or ENSEMBLE_SIZE, seed)
+        return ScaleEnsemble(checkpoint.model, **checkpoint.sampler).sample(size or ENSEMBLE_SIZE, seed)
     if size not in (None, 1):
         raise CcnetError(
             f"-k {size} was given; {checkpoint.name} is a {type(checkpoint.model).__name__}, which takes no scale "
@@ -82,7 +82,7 @@ def measure_shifts(
     images, fill, entering = probe_images(checkpoint, source, samples, seed, data_dir)
     members = None
     if isinstance(checkpoint.model, CCNet):
-        members = ScaleEnsemble(checkpoint.model, **_sampler_arguments(checkpoint)).sample(PROBE_SEQUENCES, seed)
+        members = ScaleEnsemble(checkpoint.model, **checkpoint.sampler).sample(PROBE_SEQUENCES, seed)
     reached = 0
     with progress(f"probing {shown}", samples * len(shifts), "pairs") as report:
 
@@ -114,9 +114,3 @@ def probe_images(
         raise CcnetError(f"--samples {samples} was given; the test split of {source} has {len(images)} images")
     black = "black, the ground on which a picture is centred when it is prepared"
     return checkpoint.preprocess(images[:samples]), preprocessing.black, black
-
-
-def _sampler_arguments(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How the checkpoint's own scale sequences are drawn, as arguments of `ScaleEnsemble`; the rest are defaults."""
-    distribution = checkpoint.config.get("scale_distribution") or {}
-    return {key: distribution[key] for key in ("std", "method") if key in distribution}

@@ -69,7 +69,7 @@ def evaluate(
         seed: of the sequences and subsets.
         batch_size: images a pass.
         limit: only the first `limit` images, None for all.
-        sampler: options of `sample_scale_sequences`; None takes std and method from the checkpoint.
+        sampler: options of `sample_scale_sequences`; None takes those of the checkpoint (`Checkpoint.sampler`).
         progress: show progress on stderr.
 
     Returns:
@@ -169,8 +169,7 @@ def _draw_pool(
     if pool is not None and pool < needed:
         raise CcnetError(f"a pool of {pool} sequences; {draws} draws and sizes up to {max(sizes)} need {needed}")
     if sampler is None:
-        trained = model.config.get("scale_distribution") if isinstance(model, Checkpoint) else None
-        sampler = {key: trained[key] for key in ("std", "method") if key in trained} if trained else {}
+        sampler = model.sampler if isinstance(model, Checkpoint) else {}
     return sample_scale_sequences(pool or needed, seed=seed, in_size=preprocessing.input_size, **sampler)
 
 

@@ -49,7 +49,8 @@ class TrainingConfig:
         crop_padding: px of black on every side from which a crop of the input size is cut.
         flip: "alternating" (a random half, the other half next epoch), "random" or "none".
         sequence_std: standard deviation of the scale sampler (A.2 prints 0.01; its own Table 4 fits 0.05).
-        sequence_method: of the scale sampler.
+        sequence_method: of the scale sampler, "corrected" (A.2) or "conditioned" (no corrected layer).
+        sequence_max_numerator: largest numerator of a scale, "conditioned" alone; None for no limit.
         pool_size: 0 draws a fresh scale sequence for every batch, n draws from n fixed ones.
         kernel_input: input of the Internal-Nets, "offset" (as the paper's CCNet) or "distance".
         seed: of initial weights, order, crops, flips and sequences.
@@ -79,6 +80,7 @@ class TrainingConfig:
     flip: str = "alternating"
     sequence_std: float = 0.05
     sequence_method: str = "corrected"
+    sequence_max_numerator: int | None = None
     pool_size: int = 0
     kernel_input: str = "offset"
     seed: int = 0
@@ -96,6 +98,12 @@ class TrainingConfig:
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise CcnetError(f"{name} {getattr(self, name)}; at least {lowest} is needed")
+        numerator = self.sequence_max_numerator
+        if numerator is not None and (numerator < 1 or self.sequence_method != "conditioned"):
+            raise CcnetError(
+                f"sequence_max_numerator {numerator} with sequence_method {self.sequence_method!r}; allowed are "
+                "numbers from 1, with 'conditioned'"
+            )
         shares = {"label_smoothing": 1, "ema_decay": 1, "warmup_share": 1, "weight_decay": math.inf}
         for name, limit in shares.items():
             if not 0 <= getattr(self, name) < limit:

@@ -218,8 +218,12 @@ class TrainingRun:
         """The weights as they are now, with the recipe and how far it went."""
         scales = None
         if self.sequences is not None:
-            names = {"std": "sequence_std", "method": "sequence_method", "pool_size": "pool_size"}
-            scales = {name: getattr(self.config, attribute) for name, attribute in names.items()}
+            scales = {
+                "std": self.config.sequence_std,
+                "method": self.config.sequence_method,
+                "max_numerator": self.config.sequence_max_numerator,
+                "pool_size": self.config.pool_size,
+            }
         recipe_used = {key: value for key, value in self.config.to_dict().items() if key != "data_dir"}
         save_checkpoint(
             self.weights_to_save(),

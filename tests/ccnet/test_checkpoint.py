@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ccnet import CCNet, CcnetError, CheckpointError, ConvNet, ScaleSequence, files
+from ccnet import CCNet, CcnetError, CheckpointError, ConvNet, ScaleSequence, files, sample_scale_sequences
 from ccnet.checkpoint import load_checkpoint, read_config, save_checkpoint, write_metrics
 from ccnet.preprocessing import Preprocessing
 
@@ -303,3 +303,31 @@ class TestSaving:
 def test_every_refusal_is_an_error_of_the_library(tmp_path: Path) -> None:
     with pytest.raises(CcnetError):
         load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "sampler"),
+    [
+        (None, {}),
+        ({}, {}),
+        ({"std": 0.03, "method": "corrected", "pool_size": 0}, {"std": 0.03, "method": "corrected"}),
+        ({"std": 0.05, "method": "corrected", "max_numerator": None}, {"std": 0.05, "method": "corrected"}),
+        ({"method": "conditioned", "max_numerator": 7, "news": 1}, {"method": "conditioned", "max_numerator": 7}),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_tells_how_its_sequences_are_drawn(
+    tmp_path: Path, distribution: dict[str, Any] | None, sampler: dict[str, Any]
+) -> None:
+    save_convnet(tmp_path / "net", scale_distribution=distribution)
+    found = load_checkpoint(tmp_path / "net").sampler
+    assert found == sampler
+    assert len(sample_scale_sequences(1, seed=0, **found)) == 1
+
+
+def test_a_scale_distribution_that_is_no_object_is_refused(tmp_path: Path) -> None:
+    save_convnet(tmp_path / "net")
+    path = tmp_path / "net" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"scale_distribution": "conditioned"}))
+    with pytest.raises(CheckpointError, match="'scale_distribution' of net is 'conditioned', which is no object"):
+        _ = load_checkpoint(tmp_path / "net").sampler

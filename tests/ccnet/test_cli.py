@@ -235,6 +235,11 @@ class TestSequences:
             assert told["horizontal"] == [str(scale) for scale in sequence.horizontal]
             assert [tuple(size) for size in told["shapes"]] == list(sequence.shapes((16, 16)))
 
+    def test_they_may_be_conditioned_on_the_product_with_small_numerators(self) -> None:
+        answer = parsed("sequences", "-k", 3, "--seed", 3, "--method", "conditioned", "--max-numerator", 7)
+        drawn = sample_scale_sequences(3, seed=3, method="conditioned", max_numerator=7)
+        assert [told["vertical"] for told in answer["sequences"]] == [[str(s) for s in q.vertical] for q in drawn]
+
     def test_the_table_has_every_layer(self) -> None:
         text = said("sequences", "-k", 1, "--seed", 3)
         assert "sequence 1 of 1, seed 3" in text
@@ -249,6 +254,10 @@ class TestSequences:
             (["--in-size", 0], ["4 to 4,096"]),
             (["--std", "nan"], ["std is a finite number"]),
             (["--std", -1], ["at least 0"]),
+            (["--method", "best"], ['"corrected"', '"conditioned"', "got 'best'"]),
+            (["--max-numerator", 0], ["'0' was given", "1 or more"]),
+            (["--max-numerator", 7], ["max_numerator=7", "leave max_numerator out"]),
+            (["--method", "conditioned", "--std", 0], ["no product of 7 scales out of 1 is exactly 1/4"]),
         ],
         ids=str,
     )
@@ -392,6 +401,15 @@ class TestTrain:
         assert config["training"]["steps"] == 2
         assert config["metrics"]["n"] == 4
 
+    def test_a_ccnet_is_trained_and_measured_with_the_sampler_that_was_asked_for(self, data: Path) -> None:
+        options = ("--data-dir", data, "--epochs", 1, "--batch-size", 8, "--threads", 1, "--device", "cpu")
+        sampler = ("--sequence-method", "conditioned", "--sequence-max-numerator", 7)
+        said("train", *options, *sampler, "--out", data / "run")
+        checkpoint = load_checkpoint(data / "run" / "checkpoint")
+        assert checkpoint.sampler == {"std": 0.05, "method": "conditioned", "max_numerator": 7}
+        measured = checkpoint.config["metrics"]["sequences"]
+        assert measured == [str(q) for q in sample_scale_sequences(len(measured), seed=0, **checkpoint.sampler)]
+
     @pytest.mark.parametrize(
         ("options", "words"),
         [
@@ -401,6 +419,8 @@ class TestTrain:
             (["--threads", 0], ["'0' was given"]),
             (["--learning-rate", -1], ["learning_rate -1.0"]),
             (["--learning-rate", "fast"], ["--learning-rate"]),
+            (["--sequence-method", "best"], ["sequence_method 'best'", "corrected, conditioned"]),
+            (["--sequence-max-numerator", 7], ["sequence_max_numerator 7", "with 'conditioned'"]),
             (["--dataset", "imagenet"], ["unknown data set 'imagenet'"]),
             (["--data-dir", "nowhere"], ["nowhere", "apt-get install dataset-fashion-mnist"]),
         ],

@@ -141,6 +141,23 @@ def test_the_result_is_json_says_how_it_was_measured_and_goes_into_the_card(
 
 
 @pytest.mark.parametrize(
+    "sampler",
+    [{"std": 0.1, "method": "corrected"}, {"method": "conditioned"}, {"method": "conditioned", "max_numerator": 7}],
+)
+def test_a_checkpoint_is_measured_with_its_own_sampler_unless_another_is_given(
+    sample: ImageDataset, tmp_path: Path, sampler: dict[str, Any]
+) -> None:
+    save_checkpoint(
+        CCNet(1, 10), tmp_path, labels=sample.classes, preprocessing=PREPROCESSING, scale_distribution=sampler
+    )
+    checkpoint, images = load_checkpoint(tmp_path), sample.first(1)
+    own = evaluate(checkpoint, images, sizes=(1,), draws=1)
+    assert own["sequences"] == [str(s) for s in sample_scale_sequences(1, seed=0, **sampler)]
+    other = evaluate(checkpoint, images, sizes=(1,), draws=1, sampler={"std": 0.02})
+    assert other["sequences"] == [str(s) for s in sample_scale_sequences(1, seed=0, std=0.02)]
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"sizes": ()}, "at least one is needed"),

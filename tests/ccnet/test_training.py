@@ -216,7 +216,8 @@ class TestTrain:
         config = toy_config(arch="ccnet", epochs=1, batch_size=20, sequence_std=0.06, pool_size=2)
         result = train(config, tmp_path, progress=False, data=DATA)
         saved = read_config(tmp_path / "checkpoint")
-        assert saved["scale_distribution"] == {"std": 0.06, "method": "corrected", "pool_size": 2}
+        expected = {"std": 0.06, "method": "corrected", "max_numerator": None, "pool_size": 2}
+        assert saved["scale_distribution"] == expected
         assert result.metrics is not None
         assert [row["size"] for row in result.metrics["ensembles"]] == [1, 2, 3, 4, 8]
 
@@ -335,6 +336,13 @@ class TestSequences:
         assert len(set(drawn)) == 20
         assert drawn == [TrainingSequences(toy_config(), (32, 32)).at(step) for step in range(20)]
 
+    def test_they_are_drawn_as_the_config_says(self) -> None:
+        config = toy_config(sequence_method="conditioned", sequence_max_numerator=7)
+        sequences = TrainingSequences(config, (32, 32))
+        drawn = [scale for step in range(20) for pair in sequences.at(step).scales for scale in pair]
+        assert max(scale.denominator for scale in drawn) <= 10
+        assert max(scale.numerator for scale in drawn) == 7
+
     def test_a_pool_limits_them(self) -> None:
         sequences = TrainingSequences(toy_config(pool_size=3), (32, 32))
         assert len({sequences.at(step) for step in range(50)}) == 3
@@ -367,7 +375,7 @@ class TestRecipes:
         assert recipe("paper", epochs=None, seed=None).epochs == 400
 
     def test_a_config_survives_json(self) -> None:
-        config = recipe("paper", "convnet", data_dir="x")
+        config = recipe("paper", "convnet", data_dir="x", sequence_method="conditioned", sequence_max_numerator=9)
         assert TrainingConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
     @pytest.mark.parametrize(
@@ -383,6 +391,9 @@ class TestRecipes:
             ({"learning_rate": 0.0}, "must be above 0"),
             ({"learning_rate": float("nan")}, "must be above 0"),
             ({"warmup_share": 1.5}, "from 0 to below 1"),
+            ({"sequence_method": "best"}, "sequence_method 'best'; allowed are corrected, conditioned"),
+            ({"sequence_max_numerator": 7}, "7 with sequence_method 'corrected'; .* with 'conditioned'"),
+            ({"sequence_max_numerator": 0, "sequence_method": "conditioned"}, "numbers from 1"),
         ],
         ids=str,
     )
