@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("training_step", "memory")
+NAMES = ("training_step", "memory", "sequences")
 
 
 def main() -> int:
