@@ -129,5 +129,5 @@ def apply_layer(
         MAP_PIXELS=map_pixels, ROWS=size.rows, CHANNELS=size.channels, DEPTH=size.depth,
         INPUT_PRECISION="tf32" if tf32 and x.dtype == torch.float32 else "ieee",
         WIDEN=INTERPRETED,
-        num_warps=size.warps, num_stages=size.stages,
+        num_warps=size.warps, num_stages=size.stages, enable_fp_fusion=True,
     )  # fmt: skip

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from ccnet.errors import CcnetError
 from ccnet.gpu.graphs import RecordedPass, Recorder
-from ccnet.gpu.prefixes import PrefixTree
 from ccnet.gpu.tables import LayerTables
 from ccnet.gpu.tiling import LEAST, Precision, TileSizes, default_tile
 from ccnet.gpu.weights import slot_weights
 from ccnet.grid import whole_number
 from ccnet.layer import CCConv2d
 from ccnet.models import CCNet
+from ccnet.prefixes import PrefixTree
 from ccnet.sequences import ScaleSequence
 
 
@@ -114,6 +114,7 @@ class EnsembleProgram:
         with _computing(self.device):
             self.layers = self._layers(layers, tree)
             self._head = self._fully_connected(model.head)
+            self._settle()
         every = tree.leaves == tuple(range(self.nodes[-1]))
         self._leaves = None if every else torch.tensor(tree.leaves, device=self.device)
         self._sizes: dict[int, list[TileSizes]] = {}  # of each bucket, one a layer
@@ -201,6 +202,7 @@ class EnsembleProgram:
         key = (j, bucket, size.rows)
         if key not in self._tiles:
             self._tiles[key] = layer.tables.tiles(bucket, size.rows).to(self.device)
+            self._settle()
         y = x.new_empty(layer.tables.out_pixels, bucket, layer.weights.shape[-1])
         map_pixels = layer.tables.out_pixels // self.nodes[-1] if last else 0
         self._kernel.apply_layer(
@@ -258,6 +260,11 @@ class EnsembleProgram:
         weight, bias = self._head[-1]
         logits = torch.addmm(bias, rows.float(), weight).view(self.nodes[-1], bucket, -1)
         return logits if self._leaves is None else logits.index_select(0, self._leaves)
+
+    def _settle(self) -> None:
+        """Wait until what was just made is there, because another thread's stream may use it next."""
+        if self.device.type == "cuda":
+            torch.cuda.current_stream(self.device).synchronize()
 
     def _layers(self, layers: Sequence[CCConv2d], tree: PrefixTree) -> list[Layer]:
         """Tables and weights of every layer, on the device."""

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from ccnet.errors import CcnetError
-from ccnet.gpu.prefixes import Node
 from ccnet.grid import AxisGrid
+from ccnet.prefixes import Node
 
 MAX_TAPS = 31  # neighbours along an axis: the bits of an int32 without its sign
 _LARGEST = 2**31 - 1

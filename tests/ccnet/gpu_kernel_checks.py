@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ccnet import CCConv2d
 from ccnet.backends import standard
-from ccnet.gpu.prefixes import Node
 from ccnet.gpu.tables import LayerTables
 from ccnet.gpu.tiling import TileSizes
 from ccnet.gpu.weights import slot_weights
 from ccnet.grid import AxisGrid
+from ccnet.prefixes import Node
 
 kernel = pytest.importorskip("ccnet.gpu.kernel", reason="Triton is not installed", exc_type=ImportError)
 
@@ -76,7 +76,7 @@ def to_rows(maps: list[Tensor], images: int, channels: int) -> Tensor:
     return padded
 
 
-def run(layer, nodes, maps, device, *, precision="ieee", size=SMALL) -> list[Tensor]:
+def run(layer, nodes, maps, device, *, precision="ieee", size=SMALL, backwards=False) -> list[Tensor]:
     """The nodes' output maps [N, C_out, H', W'] in float64, all from one launch into a poisoned buffer."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     images = len(maps[0])
@@ -85,10 +85,12 @@ def run(layer, nodes, maps, device, *, precision="ieee", size=SMALL) -> list[Ten
     tables = LayerTables.make(nodes, [tuple(m.shape[2:]) for m in maps])
     weights = slot_weights(layer, tables.slots, dtype, padded_channels=channels).to(device)
     x = to_rows(maps, 1 << bits, channels).to(device, dtype)
+    tiles = tables.tiles(1 << bits, size.rows)
+    tiles = (tiles.flip(0) if backwards else tiles).contiguous().to(device)
     y = torch.full((tables.out_pixels, 1 << bits, layer.out_channels), torch.nan, dtype=dtype, device=device)
     kernel.apply_layer(
-        x, weights, bias_of(layer).to(device), tables.to(x.device), tables.tiles(1 << bits, size.rows).to(device),
-        y, size, image_bits=bits, tf32=precision == "tf32",
+        x, weights, bias_of(layer).to(device), tables.to(x.device), tiles, y, size,
+        image_bits=bits, tf32=precision == "tf32",
     )  # fmt: skip
     out, begin = [], 0
     for node in nodes:
@@ -171,6 +173,14 @@ def test_every_cut_into_tiles_and_every_precision_gives_the_same_layer(precision
     maps = [torch.randn(4, 32, 5, 6, generator=generator)]
     actual = run(layer, nodes, maps, device, precision=precision, size=size)
     assert_near(actual, specification(layer, nodes, maps), TOLERANCE[precision])
+
+
+def test_a_tile_writes_nothing_of_another_slot_whichever_comes_first(device, generator):
+    layer, maps = make_layer(16, 16, (2, 2)), [torch.randn(1, 16, 3, 3, generator=generator)]
+    nodes = [make_node(0, (3, 3), (F(2, 3), F(1)), (2, 2)), make_node(0, (3, 3), (F(1), F(1)), (2, 2))]
+    for backwards in (False, True):
+        actual = run(layer, nodes, maps, device, backwards=backwards)
+        assert_near(actual, specification(layer, nodes, maps), TOLERANCE["ieee"])
 
 
 def test_exact_float32_is_no_tf32(device, generator):

@@ -200,7 +200,8 @@ def test_a_replayed_graph_gives_what_launches_give(precision, gpu, generator):
         kept = replayed(x)
         expected = eager(x)
         replayed(torch.randn_like(x))  # must not write into what was handed out before
-        torch.testing.assert_close(kept, expected, rtol=1e-5, atol=1e-5)
+        # The kernel gives the same bits; torch may choose another way for the fully connected layers.
+        assert_near(kept, expected.cpu().double(), 1e-5 if precision == "ieee" else 1e-2)
     assert replayed.describe().recorded == (1, 2, 4, 8)
     assert replayed.describe().graph
 

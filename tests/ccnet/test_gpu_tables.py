@@ -12,12 +12,12 @@ import torch
 from ccnet import CCConv2d, CCNet, CcnetError, ScaleSequence, SequenceError, sample_scale_sequences
 from ccnet.backends.phases import phase_weights
 from ccnet.gpu import EnsembleProgram, weights
-from ccnet.gpu.prefixes import Node, PrefixTree
 from ccnet.gpu.program import bucket_of, require_kernel
 from ccnet.gpu.tables import LayerTables
 from ccnet.gpu.tiling import LEAST, candidate_tiles, default_tile
 from ccnet.gpu.weights import slot_weights
 from ccnet.grid import AxisGrid
+from ccnet.prefixes import Node, PrefixTree
 from tests.ccnet.literal import literal_grid, literal_neighbours
 
 F = Fraction
