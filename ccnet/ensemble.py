@@ -1,7 +1,8 @@
 """Scale ensembles (Sec. 4): one trained CCNet, run once for each of k scale sequences, the results aggregated.
 
-Members differ in the sizes of all maps but the first and the last, so a forward pass serves one member and any number
-of images. Passes are cut into chunks of images so that memory does not grow with the batch.
+Members differ in the sizes of all maps but the first and the last. Those with equal prefixes of scales share the maps
+of these layers (`ccnet.prefixes`), and prepared layers are kept for the next call (`ccnet.plans`). Passes are cut into
+chunks of images and groups of members so that memory grows neither with the batch nor with the ensemble.
 """
 
 import math
@@ -14,10 +15,13 @@ from torch import Tensor
 
 from ccnet.errors import CcnetError
 from ccnet.grid import whole_number
-from ccnet.models import CCNet, ConvNet
+from ccnet.models import CCNet, ConvNet, require_images
+from ccnet.passes import plan_passes
+from ccnet.plans import PlanCache
 from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale_sequences
 
 Aggregate = Literal["mean", "median", "mean_probability"]
+MAX_PASSES = 128  # images times members whose maps are in memory at once
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,12 @@ class ScaleEnsemble:
 
     Args:
         model: a CCNet; put it in eval mode and on its device first.
-        std, method: of the sampler that draws members by seed (see `sample_scale_sequences`).
+        std, method, max_numerator: of the sampler that draws members by seed (see `sample_scale_sequences`).
         max_images_per_pass: images of one forward pass; larger batches are cut.
+        plans: where prepared layers are kept; None makes a cache of `ccnet.plans.DEFAULT_BYTES` for this ensemble.
+
+    Attributes:
+        plans: the cache; its `stats` count what was found and made.
 
     Example:
         >>> output = ScaleEnsemble(CCNet(1))(torch.rand(2, 1, 32, 32), size=3, seed=0)
@@ -63,18 +71,35 @@ class ScaleEnsemble:
         *,
         std: float | Spread = SPREADS["table4"],
         method: Method = "corrected",
+        max_numerator: int | None = None,
         max_images_per_pass: int = 256,
+        plans: PlanCache | None = None,
     ) -> None:
         if isinstance(model, ConvNet):
             raise CcnetError("an ensemble varies the scales of a CCNet; a ConvNet has none to vary: call it by itself")
-        self.model, self.std, self.method = model, std, method
+        self.model, self.std, self.method, self.max_numerator = model, std, method, max_numerator
         self.max_images_per_pass = whole_number("max_images_per_pass", max_images_per_pass)
+        self.plans = PlanCache() if plans is None else plans
 
     def sample(self, size: int, seed: int | None = None) -> tuple[ScaleSequence, ...]:
         """The members that a call with this size and seed uses; a smaller size gives the first of a larger one."""
         return tuple(
-            sample_scale_sequences(size, seed=seed, std=self.std, method=self.method, in_size=self.model.in_size)
+            sample_scale_sequences(
+                size,
+                seed=seed,
+                std=self.std,
+                method=self.method,
+                max_numerator=self.max_numerator,
+                in_size=self.model.in_size,
+            )
         )
+
+    @torch.inference_mode()
+    def prepare(self, sequences: Sequence[ScaleSequence]) -> None:
+        """Keep these members' prepared layers now, as far as the cache has room, so that their first use is fast."""
+        if self._has_plans:
+            for sequence in sequences:
+                plan_passes(self.model, [sequence], self.plans, keep=True)
 
     @torch.inference_mode()
     def __call__(
@@ -101,13 +126,28 @@ class ScaleEnsemble:
         members = self.sample(size, seed) if sequences is None else tuple(sequences)
         if not members:
             raise CcnetError("an ensemble needs at least one sequence; got none")
-        member_logits = torch.stack([self._pass(x, sequence) for sequence in members])
+        member_logits = self._member_logits(x, members)
         return EnsembleOutput(aggregate_logits(member_logits, aggregate), member_logits, members)
 
-    def _pass(self, x: Tensor, sequence: ScaleSequence) -> Tensor:
-        """One member's logits, [N, classes]."""
+    @property
+    def _has_plans(self) -> bool:
+        """Whether the model's backend has plans; the literal ones do not."""
+        return self.model.backend in ("native", "discrete")
+
+    def _member_logits(self, x: Tensor, members: Sequence[ScaleSequence]) -> Tensor:
+        """[k, N, classes], in the order of the members."""
+        require_images(x, self.model.in_channels, self.model.in_size)
         chunks = x.split(self.max_images_per_pass) if len(x) else (x,)
-        return torch.cat([self.model(chunk, sequence) for chunk in chunks])
+        if not self._has_plans:
+            return torch.stack([torch.cat([self.model(chunk, member) for chunk in chunks]) for member in members])
+        # Members that share a prefix stand next to each other, so that cuts seldom part them.
+        order = sorted(range(len(members)), key=lambda member: members[member].scales)
+        group = max(1, MAX_PASSES // max(1, len(chunks[0])))
+        logits: list[Tensor] = []
+        for begin in range(0, len(order), group):
+            plan = plan_passes(self.model, [members[member] for member in order[begin : begin + group]], self.plans)
+            logits.append(torch.cat([plan(chunk) for chunk in chunks], dim=1))
+        return torch.cat(logits)[sorted(range(len(order)), key=order.__getitem__)]
 
 
 def aggregate_logits(member_logits: Tensor, aggregate: Aggregate = "mean") -> Tensor:

@@ -13,6 +13,7 @@ rest, so that the weights do vary with the coordinate from the first step on.
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
@@ -64,7 +65,13 @@ class InternalNet(nn.Module):
         taps = math.prod(self.kernel_size) if kernel_input == "offset" else 1
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.last = nn.Linear(widths[-1], self.out_channels * self.in_channels * taps)
+        self.moves = 0  # how often `.to()` and its like may have put other values into the same parameters
         self.reset_parameters()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "InternalNet":
+        self.moves += 1
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's
+        return self
 
     def forward(self, points: Tensor) -> Tensor:
         """Weights at M points.

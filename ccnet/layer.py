@@ -9,6 +9,7 @@ from ccnet.backends import get_backend
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid, ScalePair, exact_scales, whole_number
 from ccnet.internal_net import InternalNet
+from ccnet.plans import Basis, LayerPlan, PlanCache, Stamp, can_generate, plan_layer
 from ccnet.types import Kernel, KernelInput
 
 
@@ -142,6 +143,68 @@ class CCConv2d(nn.Module):
             bias=self.bias,
             backend=backend or self.backend,
         )
+
+    def plan(
+        self,
+        in_size: int | tuple[int, int],
+        scale: ScalePair = 1,
+        out_size: int | tuple[int, int] | None = None,
+        *,
+        cache: PlanCache | None = None,
+        keep: bool = False,
+        always_native: bool = False,
+    ) -> LayerPlan:
+        """The layer prepared for one input size and scale: `layer.plan((h, w), s)(x)` is `layer(x, s)` for inference.
+
+        Args:
+            in_size: input px, an int or (height, width).
+            scale, out_size: as in `cc_conv2d`.
+            cache: where plans are kept; None makes a new one at every call.
+            keep: keep the weights at once and not from the second use on (see `ccnet.plans`).
+            always_native: see `ccnet.plans.plan_layer`.
+
+        Raises:
+            CcnetError: an argument that is not as described, or a backend that has no plans.
+        """
+        (height, width), (scale_h, scale_w) = int_pair("in_size", in_size), exact_scales(scale)
+        out_height, out_width = (None, None) if out_size is None else int_pair("out_size", out_size)
+        vertical = AxisGrid.make(height, out_height, scale_h, self.kernel_size[0])
+        horizontal = AxisGrid.make(width, out_width, scale_w, self.kernel_size[1])
+        return self.plan_grids(vertical, horizontal, self.stamp(), cache=cache, keep=keep, always_native=always_native)
+
+    def plan_grids(
+        self,
+        vertical: AxisGrid,
+        horizontal: AxisGrid,
+        stamp: Stamp,
+        *,
+        cache: PlanCache | None = None,
+        keep: bool = False,
+        always_native: bool = False,
+    ) -> LayerPlan:
+        """The same for grids made before, and a stamp taken before, which many plans of a layer may share."""
+
+        def make_basis() -> Basis:
+            return Basis(self.kernel.packed_basis().contiguous())
+
+        def basis() -> Basis:
+            return make_basis() if cache is None else cache.get((id(self), "basis"), stamp, make_basis)
+
+        def make(generate: bool) -> LayerPlan:
+            return plan_layer(
+                self.kernel, self.bias, vertical, horizontal,
+                backend=self.backend, always_native=always_native, generate=generate, basis=basis,
+            )  # fmt: skip
+
+        if cache is None:
+            return make(generate=False)
+        once = None if keep or not can_generate(self.kernel, self.backend) else lambda: make(generate=True)
+        key = (id(self), vertical.key, horizontal.key, self.backend, always_native)
+        return cache.get(key, stamp, lambda: make(generate=False), once)
+
+    def stamp(self) -> Stamp:
+        """The state of the layer's parameters, by which a plan is known to be up to date."""
+        return Stamp(self, self.kernel.moves)
 
     def extra_repr(self) -> str:
         """What `print(layer)` shows."""

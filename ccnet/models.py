@@ -5,6 +5,7 @@ maps by 4 in two strided layers; CCNet's first layer keeps the size and the seve
 whatever way a `ScaleSequence` says, anew at every call.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ class CCNet(nn.Module):
             for j, (out, size, _) in enumerate(TABLE_3)
         )
         self.head = _head(self.in_size, self.classes)
+        self.moves = 0  # as `InternalNet.moves`, for the head
         self.config: dict[str, Any] = {
             "in_channels": self.in_channels,
             "classes": self.classes,
@@ -63,10 +65,16 @@ class CCNet(nn.Module):
             "hidden": list(hidden),
         }
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CCNet":
+        self.moves += 1
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # torch's
+        return self
+
     @property
     def backend(self) -> str:
         """The backend that its layers run on, "auto" resolved; several names with commas where they differ."""
-        return ", ".join(sorted({resolve_backend(str(layer.backend)) for layer in self.layers}))
+        device = next(self.parameters()).device
+        return ", ".join(sorted({resolve_backend(str(layer.backend), device) for layer in self.layers}))
 
     def forward(self, x: Tensor, sequence: ScaleSequence) -> Tensor:
         """Logits of one pass: images [N, C, H, W] and one sequence for all of them -> [N, classes]."""
@@ -80,7 +88,7 @@ class CCNet(nn.Module):
             CcnetError: images of another size or number of channels than the network's.
             SequenceError: a sequence of another length or product, or one that empties a map.
         """
-        _require_images(x, self.in_channels, self.in_size)
+        require_images(x, self.in_channels, self.in_size)
         if not isinstance(sequence, ScaleSequence):
             raise SequenceError(f"forward takes images and a ScaleSequence; got {type(sequence).__name__}")
         sequence.require_valid(layers=len(self.layers), in_size=self.in_size)
@@ -129,7 +137,7 @@ class ConvNet(nn.Module):
         Raises:
             CcnetError: images of another size or number of channels than the network's.
         """
-        _require_images(x, self.in_channels, self.in_size)
+        require_images(x, self.in_channels, self.in_size)
         for layer in self.layers:
             x = relu(layer(x))
         return x
@@ -158,6 +166,11 @@ def _checked_size(in_size: tuple[int, int]) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def _require_images(x: Tensor, channels: int, in_size: tuple[int, int]) -> None:
+def require_images(x: Tensor, channels: int, in_size: tuple[int, int]) -> None:
+    """Refuse images of another size or number of channels than a network's.
+
+    Raises:
+        CcnetError: saying what the network takes.
+    """
     if tuple(x.shape[1:]) != (channels, *in_size):
         raise CcnetError(f"this network takes images [N, {channels}, {in_size[0]}, {in_size[1]}]; got {list(x.shape)}")

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal, get_args
 
 from ccnet.errors import CcnetError, SequenceError
@@ -60,6 +61,14 @@ class ScaleSequence:
                 f"both axes need one scale a layer; got {len(self.vertical)} vertical and {len(self.horizontal)} "
                 "horizontal ones"
             )
+
+    def __hash__(self) -> int:
+        """Computed once: sequences are the keys under which plans are kept."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.vertical, self.horizontal))
 
     @property
     def scales(self) -> tuple[tuple[Fraction, Fraction], ...]:

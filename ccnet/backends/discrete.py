@@ -37,18 +37,19 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
     return apply_weights(x, weights, vertical, horizontal)
 
 
-def apply_weights(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
-    """The same from generated weights [P_h, P_w, C_out, C_in, K_h, K_w]."""
-    path = choose_path(x, vertical, horizontal)
+def apply_weights(
+    x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid, bias: Tensor | None = None
+) -> Tensor:
+    """The same from generated weights [P_h, P_w, C_out, C_in, K_h, K_w], with a bias [C_out] or without."""
+    path = choose_path(len(x), x.device, vertical, horizontal)
     if path == "convolution":
-        return _convolution(x, weights[0, 0], vertical, horizontal)
-    if path == "rows":
-        return _rows(x, weights, vertical, horizontal)
-    return gather(x, weights, vertical, horizontal)
+        return _convolution(x, weights[0, 0], vertical, horizontal, bias)
+    out = _rows(x, weights, vertical, horizontal) if path == "rows" else gather(x, weights, vertical, horizontal)
+    return out if bias is None else out + bias.view(-1, 1, 1)
 
 
-def choose_path(x: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Path:
-    """Which way this layer takes: "convolution" (one phase), "rows" (many images on a CPU) or "gather".
+def choose_path(images: int, device: torch.device, vertical: AxisGrid, horizontal: AxisGrid) -> Path:
+    """Which way a batch takes: "convolution" (one phase), "rows" (many images on a CPU) or "gather".
 
     A convolution would fill the way to a window that lies wholly outside the input with zeros, which an output size
     far above scale * size can make as long as it likes; the other two look at the input alone.
@@ -57,7 +58,7 @@ def choose_path(x: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Path:
         axis.period == 1 and max(axis.pad_before, axis.pad_after) < axis.kernel_size for axis in (vertical, horizontal)
     ):
         return "convolution"
-    if x.device.type == "cpu" and x.shape[0] >= ROWS_MIN_IMAGES:
+    if device.type == "cpu" and images >= ROWS_MIN_IMAGES:
         return "rows"
     return "gather"
 
@@ -81,20 +82,20 @@ def _stride(axis: AxisGrid) -> int:
     return axis.step if axis.out_size > 1 else max(1, axis.in_size)
 
 
-def _convolution(x: Tensor, weight: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
+def _convolution(x: Tensor, weight: Tensor, vertical: AxisGrid, horizontal: AxisGrid, bias: Tensor | None) -> Tensor:
     """One phase: a strided `conv2d`, over exactly the pixels that the windows cover where its own padding cannot."""
     x, weight = _images_outermost(x), weight.contiguous()
     stride = (_stride(vertical), _stride(horizontal))
     even = (_even_padding(vertical), _even_padding(horizontal))
     if even[0] is not None and even[1] is not None:
-        return torch.nn.functional.conv2d(x, weight, stride=stride, padding=(even[0], even[1]))
+        return torch.nn.functional.conv2d(x, weight, bias, stride=stride, padding=(even[0], even[1]))
     padding = [
         -horizontal.starts[0],
         horizontal.starts[-1] + horizontal.kernel_size - horizontal.in_size,
         -vertical.starts[0],
         vertical.starts[-1] + vertical.kernel_size - vertical.in_size,
     ]  # zero padded or, where negative, cropped
-    return torch.nn.functional.conv2d(torch.nn.functional.pad(x, padding), weight, stride=stride)
+    return torch.nn.functional.conv2d(torch.nn.functional.pad(x, padding), weight, bias, stride=stride)
 
 
 def _rows(x: Tensor, weights: Tensor, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:

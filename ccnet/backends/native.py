@@ -103,29 +103,34 @@ def describe_layer(
     vertical: AxisGrid,
     horizontal: AxisGrid,
     channels: tuple[int, int],
-    weights: Tensor,
+    weights: Tensor | None,
     bias: Tensor | None = None,
     *,
+    features: Tensor | None = None,
+    basis: Tensor | None = None,
     relu: bool = False,
 ) -> Layer:
-    """A layer as the kernels want it; whoever uses it keeps `weights` and `bias` alive.
+    """A layer as the kernels want it; it keeps the tensors that it points into.
 
     Args:
         vertical, horizontal: the axes' grids.
         channels: (C_in, C_out).
-        weights: packed.
+        weights: packed; None where the kernels generate them.
         bias: [panels * 16] of the weights' dtype, or None.
+        features, basis: from which weights are generated: [P, hidden] and [hidden, columns], contiguous.
         relu: whether negative outputs become 0.
     """
     starts_h, starts_w = (_starts(axis.starts, axis.in_size, axis.kernel_size) for axis in (vertical, horizontal))
+    tensors = {"starts_h": starts_h, "starts_w": starts_w, "bias": bias}
+    tensors |= {"weights": weights} if weights is not None else {"features": features, "basis": basis}
     layer = Layer(
         in_h=vertical.in_size, in_w=horizontal.in_size, c_in=channels[0],
         out_h=vertical.out_size, out_w=horizontal.out_size, c_out=channels[1],
         k_h=vertical.kernel_size, k_w=horizontal.kernel_size, p_h=vertical.period, p_w=horizontal.period,
-        relu=relu, starts_h=starts_h.data_ptr(), starts_w=starts_w.data_ptr(), weights=weights.data_ptr(),
-        bias=None if bias is None else bias.data_ptr(),
+        relu=relu, hidden=0 if features is None else features.shape[1],
+        **{name: tensor.data_ptr() for name, tensor in tensors.items() if tensor is not None},
     )  # fmt: skip
-    layer.keep = (starts_h, starts_w)
+    layer.keep = tuple(tensor for tensor in tensors.values() if tensor is not None)
     return layer
 
 

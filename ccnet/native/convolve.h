@@ -26,7 +26,7 @@ static inline __attribute__((always_inline)) void multiply_tile(const Layer& lay
                                                                 const T* weights, int64_t panel, T* const* out) {
     using V = typename Vectors<T>::Vector;
     constexpr int B = Vectors<T>::a_panel, L = Vectors<T>::lanes;
-    const int64_t length = layer.length(), panel_size = layer.k_h * length * PANEL;
+    const int64_t length = layer.length(), panel_size = layer.panel_size();
     V sums[R][Q][B];
     for (int r = 0; r < R; ++r)
         for (int q = 0; q < Q; ++q)
@@ -124,9 +124,9 @@ static int64_t convolve_scratch(const Layer& layer) {
     return aligned(R * layer.k_h * sizeof(T*)) + (1 + R * layer.k_h) * layer.length() * sizeof(T);
 }
 
-// Tiles [part / parts) of one phase in images [n0, n1), for panels [first, last).
+// Tiles [part / parts) of one phase in images [n0, n1), for panels [first, last); `weights` are the phase's.
 template <class T>
-static void convolve(const Layer& layer, const T* x, T* y, int64_t n0, int64_t n1, int64_t phase, int64_t part,
+static void convolve(const Layer& layer, const T* weights, const T* x, T* y, int64_t n0, int64_t n1, int64_t phase, int64_t part,
                      int64_t parts, int64_t first, int64_t last, char* scratch) {
     constexpr int64_t R = Vectors<T>::rows;
     const int64_t length = layer.length();
@@ -134,7 +134,6 @@ static void convolve(const Layer& layer, const T* x, T* y, int64_t n0, int64_t n
     T* zeros = reinterpret_cast<T*>(scratch + aligned(R * layer.k_h * sizeof(T*)));
     T* patches = zeros + length;
     std::memset(zeros, 0, length * sizeof(T));
-    const T* weights = static_cast<const T*>(layer.weights) + phase * layer.phase_size();
     Pixels pixel(layer, phase, n0, n1);
     const int64_t tiles = (pixel.count + R - 1) / R;
     const int64_t last_tile = tiles * (part + 1) / parts;

@@ -1,37 +1,37 @@
-// The last, linear layer of an Internal-Net over all phases: out [M, columns] = features [M, H] basis [H, columns].
+// The last, linear layer of an Internal-Net: weights [M, columns] = features [M, H] basis [H, columns].
 // Compiled for each instruction set, after convolve.h.
 //
-// H is about 17, so this moves more than it computes: a block of the basis stays in the nearest cache while it serves
-// all phases, and every weight is written once.
+// H is about 17, so this moves more than it computes: a column of the basis is read once for several points, whose sums
+// stay in registers, and every weight is written once.
 
-template <class T, int R, int Q>
-static inline void generate_tile(const T* features, const T* basis, int64_t hidden, int64_t columns, T* out) {
+template <class T, int R>
+static inline void generate_rows(const T* features, int64_t hidden, const T* basis, int64_t basis_stride, T* out,
+                                 int64_t out_stride, int64_t columns) {
     using V = typename Vectors<T>::Vector;
-    constexpr int L = Vectors<T>::lanes;
-    V sums[R][Q];
-    for (int r = 0; r < R; ++r)
-        for (int q = 0; q < Q; ++q) sums[r][q] = V{};
-    for (int64_t h = 0; h < hidden; ++h) {
-        for (int r = 0; r < R; ++r) {
-            const T value = features[r * hidden + h];
-            for (int q = 0; q < Q; ++q)
-                sums[r][q] += *reinterpret_cast<const V*>(basis + h * columns + q * L) * value;
+    constexpr int B = Vectors<T>::a_panel, L = Vectors<T>::lanes;
+    for (int64_t c = 0; c < columns; c += PANEL) {
+        V sums[R][B];
+        for (int r = 0; r < R; ++r)
+            for (int b = 0; b < B; ++b) sums[r][b] = V{};
+        for (int64_t h = 0; h < hidden; ++h) {
+            V column[B];
+            for (int b = 0; b < B; ++b) column[b] = *reinterpret_cast<const V*>(basis + h * basis_stride + c + b * L);
+            for (int r = 0; r < R; ++r) {
+                const T value = features[r * hidden + h];
+                for (int b = 0; b < B; ++b) sums[r][b] += column[b] * value;
+            }
         }
+        for (int r = 0; r < R; ++r)
+            for (int b = 0; b < B; ++b) *reinterpret_cast<V*>(out + r * out_stride + c + b * L) = sums[r][b];
     }
-    for (int r = 0; r < R; ++r)
-        for (int q = 0; q < Q; ++q) *reinterpret_cast<V*>(out + r * columns + q * L) = sums[r][q];
 }
 
-// Columns [first, last), a multiple of PANEL, for all points.
-template <class T>
-static void generate(const T* features, const T* basis, T* out, int64_t points, int64_t hidden, int64_t columns,
-                     int64_t first, int64_t last) {
-    constexpr int Q = Vectors<T>::a_panel, R = Vectors<T>::rows < 4 ? 1 : 4;
-    int64_t point = 0;
-    for (; point + R <= points; point += R)
-        for (int64_t c = first; c < last; c += PANEL)
-            generate_tile<T, R, Q>(features + point * hidden, basis + c, hidden, columns, out + point * columns + c);
-    for (; point < points; ++point)
-        for (int64_t c = first; c < last; c += PANEL)
-            generate_tile<T, 1, Q>(features + point * hidden, basis + c, hidden, columns, out + point * columns + c);
+// `columns`, a multiple of PANEL, of all points; strides in values.
+template <class T, int R = Vectors<T>::rows>
+static void generate(int64_t points, const T* features, int64_t hidden, const T* basis, int64_t basis_stride, T* out,
+                     int64_t out_stride, int64_t columns) {
+    for (; points >= R; points -= R, features += R * hidden, out += R * out_stride)
+        generate_rows<T, R>(features, hidden, basis, basis_stride, out, out_stride, columns);
+    if constexpr (R > 1)
+        if (points) generate<T, R / 2>(points, features, hidden, basis, basis_stride, out, out_stride, columns);
 }

@@ -46,12 +46,12 @@ namespace avx512 {
 template <class T>
 struct Kernels {
     int64_t (*convolve_scratch)(const Layer&);
-    void (*convolve)(const Layer&, const T*, T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, char*);
+    void (*convolve)(const Layer&, const T*, const T*, T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, char*);
     void (*transpose_phase)(const Layer&, const T*, T*, int64_t);
     void (*input_gradient)(const Layer&, const T*, T*, int64_t, int64_t, char*);
     int64_t (*weight_gradient_scratch)(const Layer&);
     void (*weight_gradient)(const Layer&, const T*, const T*, T*, int64_t, int64_t, int64_t, int64_t, char*);
-    void (*generate)(const T*, const T*, T*, int64_t, int64_t, int64_t, int64_t, int64_t);
+    void (*generate)(int64_t, const T*, int64_t, const T*, int64_t, T*, int64_t, int64_t);
 };
 
 template <class T>
@@ -78,6 +78,7 @@ struct Node {
 };
 
 constexpr int64_t CORE_CACHE = 256 << 10;  // bytes that surely stay in a core's own cache, half of it or less
+constexpr int64_t GENERATED_PHASES = 12;   // whose weights for one panel are generated together
 
 // How a node is cut into items: blocks of images x parts of their pixels x groups of phases x parts of their panels.
 // An item goes through the pixels of its part phase by phase.
@@ -87,27 +88,54 @@ struct Cut {
 
 Cut cut(const Node& node, int64_t element_size, int64_t items_wanted) {
     const Layer& layer = *node.layer;
-    const int64_t phase_bytes = layer.phase_size() * element_size;
-    Cut c{};
-    c.block = images_a_block(layer, node.images);
-    c.panel_parts = 1;
-    if (phase_bytes > 2 * CORE_CACHE) {  // read once, panel by panel, by one thread each
+    const int64_t phases = layer.phases(), phase_bytes = layer.phase_size() * element_size;
+    Cut c{images_a_block(layer, node.images), 0, 1, phases, 1, 0};
+    if (!layer.weights) {  // weights are generated once, for all images
         c.block = node.images;
         c.panel_parts = layer.panels();
+        c.groups = (phases + GENERATED_PHASES - 1) / GENERATED_PHASES;
+    } else if (phase_bytes > 2 * CORE_CACHE) {  // read once, panel by panel, by one thread each
+        c.block = node.images;
+        c.panel_parts = layer.panels();
+    } else if (phases * phase_bytes <= CORE_CACHE) {  // all weights stay in the cache while parts of the images pass by
+        c.groups = 1;
+        c.parts = c.block * layer.in_h * layer.in_w * layer.c_in * element_size / (CORE_CACHE / 2);
     }
     c.blocks = (node.images + c.block - 1) / c.block;
-    // Either all weights stay in the cache while parts of the images pass by, or each phase's weights while a block does.
-    const bool together = layer.phases() * phase_bytes <= CORE_CACHE;
-    c.groups = together ? 1 : layer.phases();
-    c.parts = together ? c.block * layer.in_h * layer.in_w * layer.c_in * element_size / (CORE_CACHE / 2) : 1;
-    const int64_t items = c.blocks * c.groups * c.panel_parts;
-    const int64_t wanted = (items_wanted + items - 1) / items;
-    if (c.parts < wanted) c.parts = wanted;
-    const int64_t tiles = c.block * (layer.out_h * layer.out_w / layer.phases()) / 6;
-    if (c.parts > tiles) c.parts = tiles;
-    if (c.parts < 1) c.parts = 1;
-    c.items = items * c.parts;
+    if (layer.weights) {
+        const int64_t items = c.blocks * c.groups * c.panel_parts, wanted = (items_wanted + items - 1) / items;
+        const int64_t tiles = c.block * (layer.out_h * layer.out_w / phases) / 6;
+        if (c.parts < wanted) c.parts = wanted;
+        if (c.parts > tiles) c.parts = tiles;
+        if (c.parts < 1) c.parts = 1;
+    }
+    c.items = c.blocks * c.groups * c.panel_parts * c.parts;
     return c;
+}
+
+// One item of a node; `scratch` holds what `convolve` needs and, behind it, generated weights.
+template <class T>
+void run_item(const Kernels<T>& kernels, const Node& node, const Cut& c, int64_t item, char* scratch) {
+    const Layer& layer = *node.layer;
+    const int64_t panel_part = item % c.panel_parts;
+    const int64_t group = (item /= c.panel_parts) % c.groups;
+    const int64_t part = (item /= c.groups) % c.parts;
+    const int64_t n0 = item / c.parts * c.block;
+    const int64_t n1 = n0 + c.block < node.images ? n0 + c.block : node.images;
+    const int64_t panels = layer.panels(), panel_size = layer.panel_size();
+    const int64_t first = panels * panel_part / c.panel_parts, last = panels * (panel_part + 1) / c.panel_parts;
+    const int64_t begin = layer.phases() * group / c.groups, end = layer.phases() * (group + 1) / c.groups;
+    T* generated = reinterpret_cast<T*>(scratch + aligned(kernels.convolve_scratch(layer)));
+    if (!layer.weights)  // of the panel `first`, [phases of the group, panel_size]
+        kernels.generate(end - begin, static_cast<const T*>(layer.features) + begin * layer.hidden, layer.hidden,
+                         static_cast<const T*>(layer.basis) + first * panel_size, panels * panel_size, generated,
+                         panel_size, panel_size);
+    for (int64_t phase = begin; phase < end; ++phase) {
+        const T* weights = layer.weights ? static_cast<const T*>(layer.weights) + phase * layer.phase_size()
+                                         : generated + (phase - begin - first) * panel_size;
+        kernels.convolve(layer, weights, static_cast<const T*>(node.x), static_cast<T*>(node.y), n0, n1, phase, part,
+                         c.parts, first, last, scratch);
+    }
 }
 
 template <class T>
@@ -119,10 +147,13 @@ int run(const Node* nodes, const int64_t* levels, int64_t level_count, int instr
     std::vector<int64_t> ends(count);  // of each node's items among those of its level
     for (int64_t level = 0, node = 0; level < level_count; ++level) {
         const int64_t nodes_of_level = levels[level] - node;
+        const int64_t wanted = threads == 1 ? 1 : (8 * threads + nodes_of_level - 1) / nodes_of_level;
         for (int64_t end = 0; node < levels[level]; ++node) {
-            cuts[node] = cut(nodes[node], sizeof(T), threads == 1 ? 1 : (8 * threads + nodes_of_level - 1) / nodes_of_level);
+            const Layer& layer = *nodes[node].layer;
+            cuts[node] = cut(nodes[node], sizeof(T), wanted);
             ends[node] = end += cuts[node].items;
-            const int64_t size = kernels.convolve_scratch(*nodes[node].layer);
+            int64_t size = aligned(kernels.convolve_scratch(layer));
+            if (!layer.weights) size += GENERATED_PHASES * layer.panel_size() * sizeof(T);
             if (size > scratch_size) scratch_size = size;
         }
     }
@@ -132,25 +163,14 @@ int run(const Node* nodes, const int64_t* levels, int64_t level_count, int instr
         char* scratch = static_cast<char*>(std::malloc(scratch_size));
         failed = !scratch;
         for (int64_t level = 0; level < level_count; ++level) {
-            const int64_t first = level ? levels[level - 1] : 0, items = levels[level] > first ? ends[levels[level] - 1] : 0;
+            const int64_t first = level ? levels[level - 1] : 0;
+            const int64_t items = levels[level] > first ? ends[levels[level] - 1] : 0;
 #pragma omp for schedule(dynamic)
             for (int64_t item = 0; item < items; ++item) {
                 if (!scratch) continue;
-                int64_t index = first;
-                while (ends[index] <= item) ++index;
-                const Node& node = nodes[index];
-                const Cut& c = cuts[index];
-                int64_t rest = item - (index > first ? ends[index - 1] : 0);
-                const int64_t panel_part = rest % c.panel_parts;
-                const int64_t group = (rest /= c.panel_parts) % c.groups;
-                const int64_t part = (rest /= c.groups) % c.parts;
-                const int64_t n0 = rest / c.parts * c.block;
-                const int64_t n1 = n0 + c.block < node.images ? n0 + c.block : node.images;
-                const int64_t panels = node.layer->panels(), phases = node.layer->phases();
-                for (int64_t phase = phases * group / c.groups; phase < phases * (group + 1) / c.groups; ++phase)
-                    kernels.convolve(*node.layer, static_cast<const T*>(node.x), static_cast<T*>(node.y), n0, n1, phase,
-                                     part, c.parts, panels * panel_part / c.panel_parts,
-                                     panels * (panel_part + 1) / c.panel_parts, scratch);
+                int64_t node = first;
+                while (ends[node] <= item) ++node;
+                run_item(kernels, nodes[node], cuts[node], item - (node > first ? ends[node - 1] : 0), scratch);
             }
         }
         std::free(scratch);
@@ -210,8 +230,8 @@ void generate(const T* features, const T* basis, T* out, int64_t points, int64_t
     constexpr int64_t step = 256;  // columns of the basis that stay in the nearest cache while they serve all points
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t first = 0; first < columns; first += step)
-        kernels.generate(features, basis, out, points, hidden, columns, first,
-                         first + step < columns ? first + step : columns);
+        kernels.generate(points, features, hidden, basis + first, columns, out + first, columns,
+                         first + step < columns ? step : columns - first);
 }
 
 }  // namespace
@@ -219,7 +239,7 @@ void generate(const T* features, const T* basis, T* out, int64_t points, int64_t
 extern "C" {
 
 // Raised whenever a structure or a signature below changes; checked when the library is loaded.
-int ccnet_version() { return 1; }
+int ccnet_version() { return 2; }
 
 // The best instruction set of this processor: 0 portable, 1 AVX2 with FMA, 2 AVX-512.
 int ccnet_instruction_set() {

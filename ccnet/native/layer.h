@@ -6,13 +6,17 @@ struct Layer {
     int64_t in_h, in_w, c_in, out_h, out_w, c_out, k_h, k_w, p_h, p_w, relu;
     const int32_t* starts_h;  // [out_h], first input row of each output row's window; may lie outside the image
     const int32_t* starts_w;  // [out_w]
-    const void* weights;      // packed or transposed, see convolve.h and gradients.h
+    const void* weights;      // packed or transposed, see convolve.h and gradients.h; null: features times basis
     const void* bias;         // [panels * PANEL], or null
+    const void* features;     // [phases, hidden] of an Internal-Net, where there are no weights
+    const void* basis;        // [hidden, panels * K_h * K_w * C_in * PANEL]
+    int64_t hidden;
 
     int64_t length() const { return k_w * c_in; }  // values of one row of a window, contiguous in the image
     int64_t panels() const { return (c_out + PANEL - 1) / PANEL; }
     int64_t phases() const { return p_h * p_w; }
-    int64_t phase_size() const { return panels() * k_h * length() * PANEL; }
+    int64_t panel_size() const { return k_h * length() * PANEL; }  // weights of one phase and panel
+    int64_t phase_size() const { return panels() * panel_size(); }
 };
 
 constexpr int64_t aligned(int64_t bytes) { return (bytes + 63) / 64 * 64; }

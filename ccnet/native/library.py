@@ -15,7 +15,7 @@ from torch import Tensor
 
 PANEL = 16  # output channels of a panel, as in layer.h
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
-_VERSION = 1
+_VERSION = 2
 logger = logging.getLogger(__name__)
 
 
@@ -25,7 +25,8 @@ class Layer(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("in_h", "in_w", "c_in", "out_h", "out_w", "c_out")),
         *((name, ctypes.c_int64) for name in ("k_h", "k_w", "p_h", "p_w", "relu")),
-        *((name, ctypes.c_void_p) for name in ("starts_h", "starts_w", "weights", "bias")),
+        *((name, ctypes.c_void_p) for name in ("starts_h", "starts_w", "weights", "bias", "features", "basis")),
+        ("hidden", ctypes.c_int64),
     )
     keep: tuple[Tensor, ...]  # tensors that a structure's addresses belong to
 

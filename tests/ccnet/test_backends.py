@@ -250,7 +250,7 @@ def test_the_discrete_backend_says_which_path_it_takes(images, scale, out_size, 
         monkeypatch.setattr(discrete, function, observed(getattr(discrete, function), name))
     axis = AxisGrid.make(10, out_size, scale, 4)
     x = torch.zeros(images, 2, 10, 10)
-    assert discrete.choose_path(x, axis, axis) == path
+    assert discrete.choose_path(len(x), x.device, axis, axis) == path
     discrete.apply(x, InternalNet(2, 2, (4, 4)), axis, axis, "offset")
     assert taken == [path]
 

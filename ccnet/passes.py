@@ -1,0 +1,188 @@
+"""Planned passes: the members of an ensemble over their prefix tree, from prepared layers to logits.
+
+Members with equal prefixes of scales share their maps (`ccnet.prefixes`), so a level holds one node for each distinct
+map, and a level's nodes are independent of each other. With the native kernels all levels and the fully connected
+layers are one call, in which the threads share a level's nodes, phases and images among them: a single image of
+several members keeps all cores busy. Elsewhere the nodes run one after the other in torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from ccnet.backends import native
+from ccnet.backends.native import describe_layer, pack_weights, require_kernels
+from ccnet.grid import AxisGrid
+from ccnet.layer import CCConv2d
+from ccnet.models import CCNet
+from ccnet.native.library import PANEL, Layer
+from ccnet.plans import LayerPlan, Path, PlanCache, Stamp
+from ccnet.prefixes import PrefixTree
+from ccnet.sequences import ScaleSequence
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPlan:
+    """The fully connected layers for the native kernels, the first one as a convolution over the whole last map.
+
+    Attributes:
+        layers: what the kernels are told.
+        tensors: packed weights and biases, which the layers point into.
+        widths: outputs of each layer.
+    """
+
+    layers: tuple[Layer, ...]
+    tensors: tuple[Tensor, ...]
+    widths: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights and biases."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class PassPlan:
+    """k members prepared for any number of images.
+
+    Attributes:
+        tree: the distinct maps.
+        plans: of every node, level by level.
+        head: the fully connected layers: prepared where the native kernels run, else the model's own.
+    """
+
+    tree: PrefixTree
+    plans: tuple[tuple[LayerPlan, ...], ...]
+    head: HeadPlan | nn.Module
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all distinct plans."""
+        distinct = {id(plan): plan.nbytes for level in self.plans for plan in level}
+        return sum(distinct.values()) + (self.head.nbytes if isinstance(self.head, HeadPlan) else 0)
+
+    def paths(self, images: int) -> tuple[tuple[Path, ...], ...]:
+        """Which way every node takes for a batch of this many images, level by level."""
+        return tuple(tuple(plan.path(images) for plan in level) for level in self.plans)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """Member logits: images [N, C, H, W] -> [k, N, classes], one row a member."""
+        leaves = self._native(x, self.head) if isinstance(self.head, HeadPlan) else self._torch(x, self.head)
+        every = self.tree.leaves == tuple(range(len(leaves)))
+        return leaves if every else leaves[list(self.tree.leaves)]
+
+    def _torch(self, x: Tensor, head: nn.Module) -> Tensor:
+        """[leaves, N, classes], node by node."""
+        maps = [x]
+        for nodes, plans in zip(self.tree.levels, self.plans, strict=True):
+            maps = [plan(maps[node.parent], relu=True) for node, plan in zip(nodes, plans, strict=True)]
+        return torch.stack([head(leaf) for leaf in maps])
+
+    def _native(self, x: Tensor, head: HeadPlan) -> Tensor:
+        """[leaves, N, classes], in one call of the kernels; levels write to two buffers in turn."""
+        images, leaves = len(x), len(self.tree.levels[-1])
+        rows = leaves * images
+        out = torch.empty(leaves, images, head.widths[-1], dtype=x.dtype)
+        if not images:
+            return out
+        sizes = [[plan.values(images) for plan in level] for level in self.plans]
+        sizes += [[rows * width] for width in head.widths[:-1]]
+        most = [max(map(sum, sizes[turn::2])) for turn in (0, 1)]
+        buffers = [torch.empty(size, dtype=x.dtype) for size in most]
+        pixels = native.channels_innermost(x)
+        nodes: list[tuple[Layer, int, int, int]] = []
+        ends: list[int] = []
+        maps = [pixels.data_ptr()]
+        for level, (of_tree, plans) in enumerate(zip(self.tree.levels, self.plans, strict=True)):
+            parents, maps = maps, _addresses(buffers[level % 2], sizes[level])
+            for node, plan, address in zip(of_tree, plans, maps, strict=True):
+                assert plan.native is not None
+                nodes.append((plan.native[True], parents[node.parent], address, images))
+            ends.append(len(nodes))
+        source = maps[0]  # the leaves' maps follow one another, so that they are a batch of k N images
+        for layer in head.layers:
+            target = out.data_ptr() if layer is head.layers[-1] else buffers[len(ends) % 2].data_ptr()
+            nodes.append((layer, source, target, rows))
+            ends.append(len(nodes))
+            source = target
+        require_kernels(x.device).run(nodes, ends, x.dtype)
+        return out
+
+
+def plan_passes(
+    model: CCNet, sequences: Sequence[ScaleSequence], cache: PlanCache | None = None, *, keep: bool = False
+) -> PassPlan:
+    """Prepare a CCNet's passes; plans that the cache holds are not made again.
+
+    Args:
+        model: the network, in inference.
+        sequences: the members.
+        cache: where the layers' plans are kept; None makes all of them anew.
+        keep: keep weights at once and not from a plan's second use on (see `ccnet.plans`).
+
+    Raises:
+        CcnetError: no members, or a backend that has no plans.
+        SequenceError: a member that the network cannot run.
+    """
+    layers = [layer for layer in model.layers if isinstance(layer, CCConv2d)]
+    tree = _tree(tuple(sequences), tuple(layer.kernel_size for layer in layers), model.in_size)
+    stamps = [layer.stamp() for layer in layers]
+    plans = tuple(
+        tuple(
+            layer.plan_grids(node.vertical, node.horizontal, stamp, cache=cache, keep=keep, always_native=True)
+            for node in nodes
+        )
+        for layer, stamp, nodes in zip(layers, stamps, tree.levels, strict=True)
+    )
+    if any(plan.native is None for level in plans for plan in level):
+        return PassPlan(tree, plans, model.head)
+
+    def make() -> HeadPlan:
+        return _plan_head(model)
+
+    head = make() if cache is None else cache.get((id(model), "head"), Stamp(model.head, model.moves), make)
+    return PassPlan(tree, plans, head)
+
+
+@lru_cache(maxsize=256)
+def _tree(
+    sequences: tuple[ScaleSequence, ...], kernel_sizes: tuple[tuple[int, int], ...], in_size: tuple[int, int]
+) -> PrefixTree:
+    return PrefixTree.make(sequences, kernel_sizes, in_size)
+
+
+def _addresses(buffer: Tensor, sizes: Sequence[int]) -> list[int]:
+    """Where tensors of these numbers of values begin, one after the other in a buffer."""
+    addresses, address = [], buffer.data_ptr()
+    for size in sizes:
+        addresses.append(address)
+        address += size * buffer.element_size()
+    return addresses
+
+
+def _plan_head(model: CCNet) -> HeadPlan:
+    """Pack the fully connected layers.
+
+    The network flattens [C, H, W]; as a convolution with a kernel of the last map's size the first layer reads the
+    map as it lies.
+    """
+    linear = [layer for layer in model.head if isinstance(layer, nn.Linear)]
+    height, width = (size // 4 for size in model.in_size)
+    layers, tensors = [], []
+    with torch.inference_mode(False), torch.no_grad():
+        for j, layer in enumerate(linear):
+            size = (height, width) if j == 0 else (1, 1)
+            in_channels = layer.in_features // (size[0] * size[1])
+            filters = layer.weight.detach().view(1, 1, layer.out_features, in_channels, *size)
+            weights = pack_weights(filters)
+            bias = nn.functional.pad(layer.bias.detach(), (0, -layer.out_features % PANEL))
+            vertical, horizontal = (AxisGrid.make(n, 1, Fraction(1, n), n) for n in size)
+            channels, relu = (in_channels, layer.out_features), layer is not linear[-1]
+            layers.append(describe_layer(vertical, horizontal, channels, weights, bias, relu=relu))
+            tensors += [weights, bias]
+    return HeadPlan(tuple(layers), tuple(tensors), tuple(layer.out_features for layer in linear))

@@ -1,0 +1,150 @@
+"""Planned passes: the network's own answers, equal prefixes once, the same bits in every batch."""
+
+from fractions import Fraction
+
+import pytest
+import torch
+
+from ccnet import CCConv2d, CCNet, ScaleEnsemble, ScaleSequence, SequenceError, sample_scale_sequences
+from ccnet.native import Kernels, kernels
+from ccnet.passes import plan_passes
+from ccnet.plans import PlanCache
+
+HALF = Fraction(1, 2)
+
+
+@pytest.fixture(scope="module", params=["offset", "distance"])
+def model(request):
+    torch.manual_seed(0)
+    return CCNet(2, 5, in_size=(16, 20), kernel_input=request.param).eval()
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    return sample_scale_sequences(3, seed=4, in_size=(16, 20))
+
+
+@pytest.fixture
+def x(generator):
+    return torch.randn(3, 2, 16, 20, generator=generator)
+
+
+@pytest.mark.parametrize("backend", ["discrete", *(["native"] if kernels() else [])])
+def test_member_logits_are_those_of_the_networks_passes(model, sequences, x, backend):
+    backends = [layer.backend for layer in model.layers]
+    try:
+        for layer in model.layers:
+            layer.backend = backend
+        cache = PlanCache()
+        with torch.no_grad():
+            expected = torch.stack([model(x, sequence) for sequence in sequences])
+        for _ in range(3):  # generated in the pass, kept, found
+            plan = plan_passes(model, sequences, cache)
+            torch.testing.assert_close(plan(x), expected, rtol=0, atol=1e-5)
+        assert plan.nbytes <= cache.stats.nbytes
+        assert plan_passes(model, sequences)(x[:0]).shape == (3, 0, 5)
+    finally:
+        for layer, name in zip(model.layers, backends, strict=True):
+            layer.backend = name
+
+
+def test_passes_agree_with_the_specification_in_float64(sequences, generator):
+    torch.manual_seed(0)
+    model = CCNet(1, in_size=(16, 20), backend="standard").double()
+    x = torch.randn(1, 1, 16, 20, dtype=torch.float64, generator=generator)
+    with torch.no_grad():
+        expected = torch.stack([model(x, sequence) for sequence in sequences])
+    for layer in model.layers:
+        assert isinstance(layer, CCConv2d)
+        layer.backend = "auto"
+    torch.testing.assert_close(plan_passes(model, sequences)(x), expected, rtol=0, atol=1e-11)
+    torch.testing.assert_close(plan_passes(model.float(), sequences)(x.float()), expected.float(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(kernels() is None, reason="torch's matrix products depend on the batch")
+def test_an_image_gives_the_same_bits_alone_in_any_batch_and_in_any_ensemble(model, sequences, x):
+    cache = PlanCache()
+    for _ in range(2):
+        plan_passes(model, sequences, cache)
+    together = plan_passes(model, sequences, cache)(x)
+    for member, sequence in enumerate(sequences):
+        alone = [plan_passes(model, [sequence], cache)(image[None])[0] for image in x]
+        assert torch.equal(torch.cat(alone), together[member])
+
+
+def test_equal_prefixes_are_computed_once(model, x, monkeypatch):
+    ones = (Fraction(1),) * 5
+    left = ScaleSequence((Fraction(1), HALF, HALF, *ones), (Fraction(1), HALF, HALF, *ones))
+    right = ScaleSequence((Fraction(1), HALF, Fraction(1), HALF, *ones[1:]), left.horizontal)
+    members = [left, right, left]
+    plan = plan_passes(model, members)
+    counted: list[int] = []
+    assert [len(level) for level in plan.plans] == [1, 1, 2, 2, 2, 2, 2, 2]
+    if kernels():
+        run = Kernels.run
+
+        def counting(found, nodes, *rest):
+            counted.append(len(nodes))
+            run(found, nodes, *rest)
+
+        monkeypatch.setattr(Kernels, "run", counting)
+    together = plan(x)
+    if kernels():
+        assert counted == [14 + 3]  # maps and fully connected layers
+    for member, sequence in enumerate(members):
+        torch.testing.assert_close(together[member], plan_passes(model, [sequence])(x)[0], rtol=0, atol=1e-6)
+
+
+def test_a_warm_pass_makes_nothing(model, sequences, x):
+    cache = PlanCache()
+    for _ in range(2):
+        plan_passes(model, sequences, cache)
+    before = cache.stats
+    plan = plan_passes(model, sequences, cache)
+    plan(x)
+    assert cache.stats.misses == before.misses
+    assert not any(each.generates for level in plan.plans for each in level)
+
+
+def test_the_head_is_packed_anew_after_it_changed(sequences, generator):
+    torch.manual_seed(0)
+    model = CCNet(1, in_size=(16, 20)).eval()
+    x = torch.randn(2, 1, 16, 20, generator=generator)
+    cache = PlanCache()
+    old = plan_passes(model, sequences, cache)(x)
+    with torch.no_grad():
+        model.get_parameter("head.5.bias").add_(3)
+    torch.testing.assert_close(plan_passes(model, sequences, cache)(x), old + 3)
+
+
+def test_a_sequence_that_the_network_cannot_run_is_refused(model):
+    with pytest.raises(SequenceError, match="must multiply to exactly 1/4"):
+        plan_passes(model, [ScaleSequence((HALF,) * 8, (HALF,) * 8)])
+
+
+def test_an_ensemble_in_groups_keeps_the_order_of_its_members(model, x, monkeypatch):
+    members = sample_scale_sequences(5, seed=1, in_size=(16, 20))
+    whole = ScaleEnsemble(model)(x, sequences=members)
+    monkeypatch.setattr("ccnet.ensemble.MAX_PASSES", 6)  # two members of three images
+    grouped = ScaleEnsemble(model)(x, sequences=members)
+    torch.testing.assert_close(grouped.member_logits, whole.member_logits, rtol=0, atol=1e-6)
+
+
+def test_prepared_members_are_found_at_their_first_use(model, sequences, x):
+    ensemble = ScaleEnsemble(model, plans=PlanCache())
+    ensemble.prepare(sequences)
+    before = ensemble.plans.stats
+    ensemble(x, sequences=sequences)
+    assert ensemble.plans.stats.misses == before.misses
+
+
+@pytest.mark.parametrize("backend", ["standard", "chunked"])
+def test_a_literal_backend_runs_an_ensemble_without_plans(sequences, x, backend):
+    torch.manual_seed(0)
+    model = CCNet(2, 5, in_size=(16, 20), backend=backend).eval()
+    ensemble = ScaleEnsemble(model)
+    ensemble.prepare(sequences)
+    output = ensemble(x[:1], sequences=sequences[:1])
+    with torch.no_grad():
+        torch.testing.assert_close(output.logits, model(x[:1], sequences[0]))
+    assert ensemble.plans.stats.misses == 0
