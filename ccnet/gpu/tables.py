@@ -71,24 +71,16 @@ class LayerTables:
         require_index("pixels", max(in_pixels, out_pixels))
         vertical_offsets: dict[Fraction, int] = {}
         horizontal_offsets: dict[Fraction, int] = {}
-        parts = []
-        for node, out_begin in zip(nodes, out_begins, strict=True):
-            rows, columns = _Axis.make(node.vertical, vertical_offsets), _Axis.make(node.horizontal, horizontal_offsets)
-            width = node.horizontal.in_size
-            corner = in_begins[node.parent] + rows.starts[:, None] * width + columns.starts
-            grid = corner.shape
-            parts.append(
-                torch.stack(
-                    [
-                        (rows.offsets[:, None] << 32 | columns.offsets).expand(grid),
-                        out_begin + torch.arange(corner.numel()).view(grid),
-                        corner,
-                        torch.full(grid, width),
-                        rows.inside[:, None].expand(grid),
-                        columns.inside.expand(grid),
-                    ]
-                ).flatten(1)
+        parts = [
+            _pixels(
+                _Axis.make(node.vertical, vertical_offsets),
+                _Axis.make(node.horizontal, horizontal_offsets),
+                node.horizontal.in_size,
+                in_begins[node.parent],
+                out_begin,
             )
+            for node, out_begin in zip(nodes, out_begins, strict=True)
+        ]
         table = torch.cat(parts, dim=1)  # [6, pixels]
         codes, slot_of, counts = torch.unique(table[0], return_inverse=True, return_counts=True)
         targets, corners, widths, rows_inside, columns_inside = table[1:, slot_of.argsort(stable=True)].int()
@@ -147,12 +139,28 @@ class _Axis:
     @staticmethod
     def make(axis: AxisGrid, numbers: dict[Fraction, int]) -> "_Axis":
         # A window wholly outside may lie further off than any integer type reaches; just outside is as good.
-        starts = [min(max(start, -axis.kernel_size), axis.in_size) for start in axis.starts]
-        taps = range(axis.kernel_size)
-        inside = [sum((0 <= start + u < axis.in_size) << u for u in taps) for start in starts]
+        starts = torch.tensor([min(max(start, -axis.kernel_size), axis.in_size) for start in axis.starts])
+        taps = torch.arange(axis.kernel_size)
+        neighbours = starts[:, None] + taps
+        inside = (((neighbours >= 0) & (neighbours < axis.in_size)).long() << taps).sum(dim=1)
         of_phase = [numbers.setdefault(offset, len(numbers)) for offset in axis.offsets]
-        offsets = [of_phase[n % axis.period] for n in range(axis.out_size)]
-        return _Axis(torch.tensor(starts), torch.tensor(inside), torch.tensor(offsets))
+        offsets = torch.tensor(of_phase).repeat(-(-axis.out_size // axis.period))[: axis.out_size]
+        return _Axis(starts, inside, offsets)
+
+
+def _pixels(rows: _Axis, columns: _Axis, width: int, in_begin: int, out_begin: int) -> Tensor:
+    """A node's output pixels, [6, H' W']: slot as two numbers in one int64, target, corner, width, taps inside."""
+    corner = in_begin + rows.starts[:, None] * width + columns.starts
+    grid = corner.shape
+    pixels = [
+        (rows.offsets[:, None] << 32 | columns.offsets).expand(grid),
+        out_begin + torch.arange(corner.numel()).view(grid),
+        corner,
+        torch.full(grid, width),
+        rows.inside[:, None].expand(grid),
+        columns.inside.expand(grid),
+    ]
+    return torch.stack(pixels).flatten(1)
 
 
 def require_index(name: str, value: int) -> None:
