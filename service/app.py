@@ -8,17 +8,19 @@ answered, then the threads end.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 
 from fastapi import Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from ccnet import __version__
+from ccnet.native import kernels, why_missing
 from service import pages, problems
 from service.auth import require_key
 from service.context import Phase, Service
-from service.engine import Engine
+from service.engine import Engine, Loader
 from service.errors import Unauthorized
 from service.holding import Holding
 from service.logs import log
@@ -26,14 +28,12 @@ from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.options import require_single_options
 from service.routes import classify, equivariance, health, metrics, models, sequences
-from service.served import ServedModel, load_models
+from service.served import load_models
 from service.settings import Settings, settings_summary
 from service.workers import WorkerPool
 
 KEYED = (classify.router, equivariance.router, sequences.router, models.router)
 OPEN = (health.router, metrics.router)
-
-Loader = Callable[[Settings], Mapping[str, ServedModel]]
 
 DESCRIPTION = (
     "Classifies images with dynamic scale ensembles of a continuous-convolution network (arXiv 2006.11120) and "
@@ -51,7 +51,8 @@ def create_app(
 
     Args:
         settings: Read from the environment when absent.
-        load: Gives the models of the settings; runs once, on the inference thread.
+        load: Gives the models of the settings, which keep what they prepare in the cache that it is handed; runs once,
+            on the inference thread.
         on_failure: Called when loading fails, after it was logged; a server stops then.
     """
     settings = settings or Settings()
@@ -101,7 +102,7 @@ async def _start(service: Service, load: Loader, on_failure: Callable[[], None] 
     started = time.perf_counter()
     log(logging.INFO, "starting", settings=settings_summary(service.settings))
     try:
-        await service.engine.start(load)
+        prepared = await service.engine.start(load)
     except Exception as error:
         service.phase = Phase.FAILED
         log(logging.CRITICAL, f"cannot start: {error}", exc_info=None if isinstance(error, ValueError) else error)
@@ -111,11 +112,25 @@ async def _start(service: Service, load: Loader, on_failure: Callable[[], None] 
     for model in service.engine.models:
         facts = model.facts
         service.metrics.know_model(model.name, facts["architecture"], facts["device"], facts["backend"] or "none")
+    _log_how_it_computes(service)
+    log(logging.INFO, "weights prepared for requests without a seed", **asdict(prepared))
     if service.phase is Phase.STARTING:  # it may have been told to stop meanwhile
         service.phase = Phase.READY
         service.open = True
     names = [model.name for model in service.engine.models]
     log(logging.INFO, "ready", models=names, seconds=round(time.perf_counter() - started, 2))
+
+
+def _log_how_it_computes(service: Service) -> None:
+    """Without the native kernels all is right but slower, and an operator should learn why."""
+    native = kernels()
+    log(
+        logging.INFO,
+        "models loaded",
+        backends={model.name: model.facts["backend"] for model in service.engine.models},
+        native_kernels="missing" if native is None else native.instruction_set,
+        why_missing=why_missing(),
+    )
 
 
 async def _stop(service: Service) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ccnet.ensemble import Aggregate
+from ccnet.plans import PlanCache
 from ccnet.sequences import ScaleSequence
 from service.answers import Answer, answer_of
 from service.batcher import Batcher, BatchReport, Outcome
@@ -26,8 +27,10 @@ from service.errors import OptionOutOfRange, TooLarge, UnknownModel
 from service.metrics import Metrics
 from service.served import ServedModel
 from service.settings import Settings
+from service.warming import Prepared, prepare_pool
 
 Result = TypeVar("Result")
+Loader = Callable[[Settings, PlanCache], Mapping[str, ServedModel]]
 Progress = Callable[[int, int], None]  # told (done, total); raises to stop the work
 
 
@@ -77,17 +80,24 @@ class Engine:
             max_batch_passes=settings.max_batch_passes,
             on_batch=self._count_batch,
         )
+        self._plans = PlanCache(settings.plan_cache_bytes, on_event=metrics.plan_cache_event)
         metrics.queue_passes.set_function(lambda: self._batcher.queue_passes)
+        metrics.plan_cache_bytes.set_function(lambda: self._plans.stats.nbytes)
+        metrics.plan_cache_plans.set_function(lambda: self._plans.stats.plans)
 
-    async def start(self, load: Callable[[Settings], Mapping[str, ServedModel]]) -> None:
+    async def start(self, load: Loader) -> Prepared:
         """Load and warm up the models on the inference thread, then begin to answer.
+
+        Returns:
+            What was prepared for requests that name no seed.
 
         Raises:
             CheckpointError: What `load` raises.
         """
         loop = asyncio.get_running_loop()
-        self._models = dict(await loop.run_in_executor(self._executor, self._load, load))
+        prepared = await loop.run_in_executor(self._executor, self._load, load)
         self._batcher.start()
+        return prepared
 
     async def stop(self, timeout_s: float) -> bool:
         """Take nothing new, answer what was admitted, end the thread; False when time ran out first."""
@@ -186,12 +196,16 @@ class Engine:
         if self._settings.inference_threads:
             torch.set_num_threads(self._settings.inference_threads)
 
-    def _load(self, load: Callable[[Settings], Mapping[str, ServedModel]]) -> Mapping[str, ServedModel]:
-        models = load(self._settings)
-        for model in models.values():  # the first pass of a model is the slowest; let it not be a user's
+    def _load(self, load: Loader) -> Prepared:
+        self._models = dict(load(self._settings, self._plans))
+        asked_most = sorted(self.models, key=lambda model: model is not self.default_model)
+        prepared = prepare_pool(
+            asked_most, self._plans, seeds=self._settings.seed_pool, members=self._settings.ensemble_size
+        )
+        for model in self.models:  # the first pass of a model is the slowest; let it not be a user's
             image = torch.zeros(1, model.channels, *model.in_size)
             self._run([ClassifyJob(model, (image,), model.sample(1, seed=0), "mean")])
-        return models
+        return prepared
 
     def _run(self, jobs: Sequence[ClassifyJob | ProbeJob]) -> list[Any]:
         """One batch, on the inference thread: results in the order of the jobs."""

@@ -99,6 +99,11 @@ async def decode_and_prepare(
     return list(zip(*prepared, strict=True))
 
 
-def chosen_seed(seed: int | None) -> int:
-    """The seed of a request, or a fresh one of 32 bits."""
-    return secrets.randbits(32) if seed is None else seed
+def chosen_seed(seed: int | None, pool: int) -> int:
+    """The seed of a request; for one that names none any of 0 to pool - 1, evenly, or of 32 bits with an empty pool.
+
+    Drawn and not dealt out in turn: clients that alternate between kinds of requests would meet half of the seeds.
+    """
+    if seed is not None:
+        return seed
+    return secrets.randbelow(pool or 2**32)

@@ -56,6 +56,12 @@ class Metrics:
         self.plan_cache = Counter(
             "ccnet_plan_cache_events", "Events of the cache of prepared plans.", ["event"], registry=self.registry
         )
+        self.plan_cache_bytes = Gauge(
+            "ccnet_plan_cache_bytes", "Bytes of prepared weights that are kept.", registry=self.registry
+        )
+        self.plan_cache_plans = Gauge(
+            "ccnet_plan_cache_plans", "Prepared layers that are kept.", registry=self.registry
+        )
         self.equivariance = Gauge(
             "ccnet_equivariance_cosine",
             "Mean cosine of the last probe (Table 1); NaN until there was one.",
@@ -92,6 +98,10 @@ class Metrics:
     def stage(self, stage: Stage, seconds: float) -> None:
         """A stage took this long."""
         self.stages.labels(stage).observe(seconds)
+
+    def plan_cache_event(self, event: str) -> None:
+        """One of `PLAN_CACHE_EVENTS` happened; may be called from any thread."""
+        self.plan_cache.labels(event).inc()
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

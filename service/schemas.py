@@ -238,6 +238,7 @@ class ModelInfo(BaseModel):
     input_size: tuple[int, int]
     device: str
     backend: str | None = Field(description="How continuous convolutions are computed; null without any.")
+    instruction_set: str | None = Field(description="What the native kernels use; null under another backend.")
     parameters: int
     metrics: dict[str, Any] | None = Field(description="As its model card states them.")
     config: dict[str, Any] | None = Field(default=None, description="All of config.json; for a single model only.")

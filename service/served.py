@@ -1,6 +1,6 @@
 """The models behind the engine: what it needs of one, and how a checkpoint folder becomes one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,8 @@ from ccnet.checkpoint import Checkpoint, load_checkpoint
 from ccnet.ensemble import Aggregate, ScaleEnsemble
 from ccnet.errors import CheckpointError
 from ccnet.models import CCNet
+from ccnet.native import kernels
+from ccnet.plans import PlanCache
 from ccnet.sequences import ScaleSequence
 from service.settings import Settings
 
@@ -60,7 +62,7 @@ class ServedModel(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """architecture, device, backend, parameters, metrics and config, as `schemas.ModelInfo` names them."""
+        """What `schemas.ModelInfo` tells beside the name, the labels and the input."""
 
     @property
     def subject(self) -> Callable[..., Tensor]:
@@ -70,7 +72,10 @@ class ServedModel(Protocol):
         """uint8 pictures [H, W, 1 or 3] of any sizes -> float32 [N, channels, *in_size] on the CPU."""
 
     def sample(self, k: int, seed: int) -> tuple[ScaleSequence, ...]:
-        """The k sequences of a seed; none for a model without sequences."""
+        """The k sequences of a seed, the first ones of a larger k; none for a model without sequences."""
+
+    def keep(self, sequences: Sequence[ScaleSequence]) -> None:
+        """Prepare the weights of these sequences and keep them, as far as the cache of plans has room."""
 
     def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
         """One ensemble over prepared images [N, channels, *in_size]."""
@@ -81,9 +86,10 @@ class CheckpointModel:
 
     Args:
         checkpoint: As `ccnet.checkpoint.load_checkpoint` gives it.
+        plans: Where its prepared weights are kept, shared with the other models.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, plans: PlanCache) -> None:
         self._checkpoint = checkpoint
         self.name = checkpoint.name
         self.labels = checkpoint.labels
@@ -93,7 +99,7 @@ class CheckpointModel:
         self.subject: Callable[..., Tensor] = checkpoint.model
         self._ensemble: ScaleEnsemble | None = None
         if isinstance(checkpoint.model, CCNet):
-            self._ensemble = ScaleEnsemble(checkpoint.model, **sampler_arguments(checkpoint.config))
+            self._ensemble = ScaleEnsemble(checkpoint.model, **checkpoint.sampler, plans=plans)
 
     @property
     def takes_sequences(self) -> bool:
@@ -104,10 +110,13 @@ class CheckpointModel:
     def facts(self) -> dict[str, Any]:
         """What `GET /v1/models` tells beside the name, the labels and the input."""
         config, model = self._checkpoint.config, self._checkpoint.model
+        backend = model.backend if isinstance(model, CCNet) else None
+        native = kernels() if backend == "native" else None
         return {
             "architecture": config["architecture"]["name"],
             "device": str(self._checkpoint.device),
-            "backend": model.backend if isinstance(model, CCNet) else None,
+            "backend": backend,
+            "instruction_set": None if native is None else native.instruction_set,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "metrics": config.get("metrics"),
             "config": config,
@@ -121,6 +130,11 @@ class CheckpointModel:
         """See `ServedModel.sample`."""
         return () if self._ensemble is None else self._ensemble.sample(k, seed)
 
+    def keep(self, sequences: Sequence[ScaleSequence]) -> None:
+        """See `ServedModel.keep`."""
+        if self._ensemble is not None:
+            self._ensemble.prepare(sequences)
+
     def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
         """See `ServedModel.forward`."""
         on_device = images.to(self._checkpoint.device)
@@ -130,15 +144,8 @@ class CheckpointModel:
         return Logits(output.logits, output.member_logits)
 
 
-def sampler_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `ScaleEnsemble` that a checkpoint's `scale_distribution` names; the rest are defaults."""
-    known = ("std", "method")
-    distribution = config.get("scale_distribution") or {}
-    return {key: distribution[key] for key in known if key in distribution}
-
-
-def load_models(settings: Settings) -> dict[str, ServedModel]:
-    """Load every checkpoint under `settings.checkpoints`, by name.
+def load_models(settings: Settings, plans: PlanCache) -> dict[str, ServedModel]:
+    """Load every checkpoint under `settings.checkpoints`, by name; `plans` keeps the prepared weights of all of them.
 
     Raises:
         CheckpointError: No such folder, no checkpoint in it, a damaged one, two of one name, or no such device.
@@ -147,7 +154,7 @@ def load_models(settings: Settings) -> dict[str, ServedModel]:
     device = choose_device(settings.device)
     models: dict[str, ServedModel] = {}
     for path in checkpoint_folders(folder):
-        model = CheckpointModel(load_checkpoint(path, device))
+        model = CheckpointModel(load_checkpoint(path, device), plans)
         if model.name in models:
             raise CheckpointError(f"two checkpoints in {folder} are called {model.name!r}; rename one")
         models[model.name] = model

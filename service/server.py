@@ -6,6 +6,7 @@ from types import FrameType
 
 import uvicorn
 
+from ccnet.allocator import keep_freed_memory
 from service.app import create_app
 from service.context import Phase, Service
 from service.logs import configure_logging
@@ -49,6 +50,7 @@ def serve(settings: Settings) -> int:
         0 after an orderly stop, 1 when the models could not be loaded, 3 (uvicorn's) when the port is taken.
     """
     configure_logging(settings.log_level)
+    keep_freed_memory()  # maps and evicted plans are megabytes, whose pages would otherwise fault anew every time
     failures: list[str] = []
 
     def fail() -> None:

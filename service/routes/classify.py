@@ -65,7 +65,7 @@ async def classify(
     started = time.perf_counter()
     model = service.engine.model(options.model)
     members = service.engine.members(model, options.ensemble_size)
-    seed = chosen_seed(options.seed)
+    seed = chosen_seed(options.seed, service.settings.seed_pool)
     async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
         encoded = await receive_images(request, service, held)
         service.engine.check_classification(len(encoded), members)

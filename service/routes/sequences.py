@@ -30,7 +30,7 @@ async def sequences(
             + ", ".join(other.name for other in service.engine.models if other.takes_sequences)
         )
     members = service.engine.members(model, options.ensemble_size)
-    seed = chosen_seed(options.seed)
+    seed = chosen_seed(options.seed, service.settings.seed_pool)
     drawn = await service.workers.run(model.sample, members, seed)
     return schemas.SequencesResponse(
         request_id=request_id,

@@ -69,7 +69,7 @@ def make_app(fake: FakeModel, plain: FakeModel) -> Callable[..., FastAPI]:
     """An application around the two foreseeable models, with the given settings."""
 
     def make(**settings: Any) -> FastAPI:
-        return create_app(Settings(**settings), load=lambda _: {model.name: model for model in (fake, plain)})
+        return create_app(Settings(**settings), load=lambda *_: {model.name: model for model in (fake, plain)})
 
     return make
 

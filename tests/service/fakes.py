@@ -26,6 +26,7 @@ class FakeModel:
         gate: `forward` waits for it; clear it to hold the inference thread.
         entered: Set whenever `forward` is entered.
         passes: (images, members) of every call of `forward`.
+        kept: Every sequence that was to be prepared.
     """
 
     labels = ("sandal", "sneaker", "boot")
@@ -40,6 +41,7 @@ class FakeModel:
         self.gate.set()
         self.entered = threading.Event()
         self.passes: list[tuple[int, int]] = []
+        self.kept: list[ScaleSequence] = []
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -47,6 +49,7 @@ class FakeModel:
             "architecture": "Fake",
             "device": "cpu",
             "backend": None,
+            "instruction_set": None,
             "parameters": 0,
             "metrics": None,
             "config": {"name": self.name},
@@ -61,6 +64,9 @@ class FakeModel:
 
     def sample(self, k: int, seed: int) -> tuple[ScaleSequence, ...]:
         return tuple(sample_scale_sequences(k, seed=seed)) if self.takes_sequences else ()
+
+    def keep(self, sequences: Sequence[ScaleSequence]) -> None:
+        self.kept += sequences
 
     def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
         self.entered.set()

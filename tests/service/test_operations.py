@@ -27,6 +27,8 @@ CONTRACT = {
     "ccnet_queue_passes": set(),
     "ccnet_requests_rejected": {"reason"},
     "ccnet_plan_cache_events": {"event"},
+    "ccnet_plan_cache_bytes": set(),
+    "ccnet_plan_cache_plans": set(),
     "ccnet_equivariance_cosine": {"model", "input", "max_shift"},
     "ccnet_model_info": {"model", "architecture", "device", "backend"},
 }
@@ -46,6 +48,8 @@ async def test_every_series_of_the_contract_is_there_from_the_start(client):
         assert set().union(*(sample.labels for sample in series[name])) == labels
     stages = {sample.labels["stage"] for sample in series["ccnet_stage_duration_seconds"]}
     assert stages == {"decode", "queue", "prepare", "forward", "aggregate"}
+    events = {(sample.labels["event"], sample.value) for sample in series["ccnet_plan_cache_events"]}
+    assert events == {("hit", 0), ("miss", 0), ("evict", 0)}
     reasons = {sample.labels["reason"] for sample in series["ccnet_requests_rejected"]}
     assert reasons == {refusal.reason for refusal in REFUSALS}
 
@@ -117,7 +121,7 @@ async def test_models_that_cannot_be_loaded_leave_the_service_failed(tmp_path, c
 
 
 async def test_an_unforeseen_failure_of_loading_is_logged_with_its_trace(caplog):
-    def load(_):
+    def load(*_):
         raise KeyError("surprise")
 
     told = asyncio.Event()

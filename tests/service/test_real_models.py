@@ -9,11 +9,12 @@ import httpx
 import numpy as np
 import pytest
 
-from ccnet.backends import get_backend
+from ccnet.backends import available_backends, get_backend
 from ccnet.checkpoint import Checkpoint, load_checkpoint
 from ccnet.data import load_dataset
 from ccnet.ensemble import ScaleEnsemble
 from ccnet.equivariance import noise_images, similarity_map, table1
+from ccnet.native import kernels
 from ccnet.sequences import sample_scale_sequences
 from service.app import create_app
 from service.settings import Settings
@@ -41,7 +42,9 @@ def shoes() -> np.ndarray:
 
 @pytest.fixture
 async def client(checkpoints) -> AsyncIterator[httpx.AsyncClient]:
-    async with running(create_app(Settings(checkpoints=checkpoints, device="cpu", data_dir=DATA))) as client:
+    async with running(
+        create_app(Settings(checkpoints=checkpoints, device="cpu", data_dir=DATA, seed_pool=1))
+    ) as client:
         yield client
 
 
@@ -100,12 +103,16 @@ async def test_a_model_tells_what_its_config_says(client, ccnet):
 
 
 async def test_the_backend_that_is_shown_is_the_one_that_runs(client, ccnet):
-    backends = {model["name"]: model["backend"] for model in (await client.get("/v1/models")).json()["models"]}
-    assert backends == {"tiny-ccnet": "discrete", "tiny-convnet": None}
-    assert get_backend(ccnet.model.layers[0].backend) is get_backend(backends["tiny-ccnet"])
+    models = {model["name"]: model for model in (await client.get("/v1/models")).json()["models"]}
+    backend = "native" if "native" in available_backends() else "discrete"
+    assert {name: model["backend"] for name, model in models.items()} == {"tiny-ccnet": backend, "tiny-convnet": None}
+    assert get_backend(ccnet.model.layers[0].backend) is get_backend(backend)
+    native = kernels()
+    assert models["tiny-ccnet"]["instruction_set"] == (native.instruction_set if native else None)
+    assert models["tiny-convnet"]["instruction_set"] is None
     gauge = service_behind(client).metrics.registry.get_sample_value
     labels = {"model": "tiny-ccnet", "architecture": "CCNet", "device": "cpu"}
-    assert gauge("ccnet_model_info", labels | {"backend": "discrete"}) == 1
+    assert gauge("ccnet_model_info", labels | {"backend": backend}) == 1
 
 
 async def test_the_table_over_http_is_the_library_s(client, convnet):
@@ -160,7 +167,7 @@ async def test_no_value_enters_under_another_border(client):
 
 
 async def test_a_data_set_that_is_not_there_says_how_to_get_it(checkpoints, tmp_path):
-    app = create_app(Settings(checkpoints=checkpoints, device="cpu", data_dir=tmp_path))
+    app = create_app(Settings(checkpoints=checkpoints, device="cpu", data_dir=tmp_path, seed_pool=0))
     async with running(app) as client:
         response = await client.get("/v1/equivariance", params={"input": "dataset", "samples": 2})
         assert response.status_code == 422

@@ -1,0 +1,53 @@
+"""Before the first request: the weights that requests without a seed will need are prepared, as far as they fit.
+
+Such a request gets one of a few seeds, and a smaller ensemble of a seed is the beginning of a larger one, so the
+members of the default size serve every request that leaves out the seed. Others are prepared when they are asked for.
+"""
+
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ccnet.plans import PlanCache
+from service.served import ServedModel
+
+LONGEST_S = 5.0  # after this no further sequence is begun, so that a large pool cannot hold up the start
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the pool came to: sequences prepared and wanted, the bytes that the cache holds, the time it took."""
+
+    sequences: int
+    wanted: int
+    plan_cache_bytes: int
+    seconds: float
+
+
+def prepare_pool(models: Sequence[ServedModel], plans: PlanCache, *, seeds: int, members: int) -> Prepared:
+    """Prepare the sequences of the pool, and stop before one would push out another.
+
+    Args:
+        models: In the order in which they get room.
+        plans: Where the models keep what is prepared.
+        seeds: Of the pool, from 0 on.
+        members: Of each seed.
+    """
+    started = time.monotonic()
+    with_sequences = [model for model in models if model.takes_sequences]
+    pool = (
+        (model, sequence)
+        for model, seed in itertools.product(with_sequences, range(seeds))
+        for sequence in model.sample(members, seed)
+    )
+    prepared = largest = 0
+    for model, sequence in pool:
+        before = plans.stats.nbytes
+        if before + largest >= plans.max_bytes or time.monotonic() - started > LONGEST_S:
+            break
+        model.keep([sequence])
+        largest = max(largest, plans.stats.nbytes - before)
+        prepared += 1
+    seconds = round(time.monotonic() - started, 2)
+    return Prepared(prepared, len(with_sequences) * seeds * members, plans.stats.nbytes, seconds)
