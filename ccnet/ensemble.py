@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from ccnet.errors import CcnetError
+from ccnet.gpu import EnsembleProgram, Precision, supports
 from ccnet.grid import whole_number
+from ccnet.layer import CCConv2d
 from ccnet.models import CCNet, ConvNet, require_images
 from ccnet.passes import plan_passes
-from ccnet.plans import PlanCache
+from ccnet.plans import PlanCache, Stamp
 from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale_sequences
 
 Aggregate = Literal["mean", "median", "mean_probability"]
@@ -53,6 +55,7 @@ class ScaleEnsemble:
         std, method, max_numerator: of the sampler that draws members by seed (see `sample_scale_sequences`).
         max_images_per_pass: images of one forward pass; larger batches are cut.
         plans: where prepared layers are kept; None makes a cache of `ccnet.plans.DEFAULT_BYTES` for this ensemble.
+        precision: of products on a GPU (see `ccnet.gpu.EnsembleProgram`); elsewhere they have the model's dtype.
 
     Attributes:
         plans: the cache; its `stats` count what was found and made.
@@ -74,12 +77,14 @@ class ScaleEnsemble:
         max_numerator: int | None = None,
         max_images_per_pass: int = 256,
         plans: PlanCache | None = None,
+        precision: Precision = "ieee",
     ) -> None:
         if isinstance(model, ConvNet):
             raise CcnetError("an ensemble varies the scales of a CCNet; a ConvNet has none to vary: call it by itself")
         self.model, self.std, self.method, self.max_numerator = model, std, method, max_numerator
         self.max_images_per_pass = whole_number("max_images_per_pass", max_images_per_pass)
         self.plans = PlanCache() if plans is None else plans
+        self.precision: Precision = precision
 
     def sample(self, size: int, seed: int | None = None) -> tuple[ScaleSequence, ...]:
         """The members that a call with this size and seed uses; a smaller size gives the first of a larger one."""
@@ -97,7 +102,9 @@ class ScaleEnsemble:
     @torch.inference_mode()
     def prepare(self, sequences: Sequence[ScaleSequence]) -> None:
         """Keep these members' prepared layers now, as far as the cache has room, so that their first use is fast."""
-        if self._has_plans:
+        if supports(self._device):
+            self._program(tuple(sequences), keep=True)
+        elif self._has_plans:
             for sequence in sequences:
                 plan_passes(self.model, [sequence], self.plans, keep=True)
 
@@ -134,9 +141,30 @@ class ScaleEnsemble:
         """Whether the model's backend has plans; the literal ones do not."""
         return self.model.backend in ("native", "discrete")
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _program(self, members: tuple[ScaleSequence, ...], *, keep: bool = False) -> EnsembleProgram:
+        """The members as a program for a GPU; those that come again are replayed from CUDA graphs."""
+
+        def make(graph: bool) -> EnsembleProgram:
+            return EnsembleProgram(
+                self.model, members, precision=self.precision, graph=graph, max_images=self.max_images_per_pass
+            )
+
+        graph = self._device.type == "cuda"
+        layers = [layer for layer in self.model.layers if isinstance(layer, CCConv2d)]
+        moves = self.model.moves + sum(layer.kernel.moves for layer in layers)
+        key = (id(self.model), "program", members, self.precision, self.max_images_per_pass)
+        once = None if keep else lambda: make(graph=False)
+        return self.plans.get(key, Stamp(self.model, moves), lambda: make(graph), once)
+
     def _member_logits(self, x: Tensor, members: Sequence[ScaleSequence]) -> Tensor:
         """[k, N, classes], in the order of the members."""
         require_images(x, self.model.in_channels, self.model.in_size)
+        if self._has_plans and supports(self._device):
+            return self._program(tuple(members))(x)
         chunks = x.split(self.max_images_per_pass) if len(x) else (x,)
         if not self._has_plans:
             return torch.stack([torch.cat([self.model(chunk, member) for chunk in chunks]) for member in members])

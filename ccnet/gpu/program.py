@@ -5,10 +5,12 @@ layers as matrix products with all members' rows together. Batches are padded wi
 images, so that tile tables and graphs are made once a bucket; larger batches are cut.
 """
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from types import ModuleType
 from typing import get_args
 
@@ -25,6 +27,8 @@ from ccnet.layer import CCConv2d
 from ccnet.models import CCNet
 from ccnet.prefixes import PrefixTree
 from ccnet.sequences import ScaleSequence
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -296,6 +300,19 @@ class EnsembleProgram:
             dtype = torch.float32 if i == len(layers) - 1 else self._dtype
             pairs.append((weight.T.to(dtype, copy=True).contiguous(), layer.bias.to(dtype, copy=True)))
         return pairs
+
+
+@lru_cache(maxsize=8)
+def supports(device: torch.device) -> bool:
+    """Whether programs run on a device: a CUDA device, with Triton. A CUDA device without is told in the log, once."""
+    if device.type != "cuda":
+        return False
+    try:
+        require_kernel(device)
+    except CcnetError as error:
+        logger.warning("ensembles on %s run layer by layer, without the faster program: %s", device, error)
+        return False
+    return True
 
 
 def bucket_of(images: int) -> int:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccnet import CCNet, CcnetError, ScaleSequence, sample_scale_sequences
+from ccnet import CCNet, CcnetError, ScaleEnsemble, ScaleSequence, sample_scale_sequences
+from ccnet import ensemble as ensemble_module
 from ccnet.gpu import EnsembleProgram
 from ccnet.gpu import program as program_module
 from ccnet.gpu.tiling import candidate_tiles, default_tile
@@ -226,3 +227,19 @@ def test_threads_with_streams_of_their_own_share_a_graph(gpu, generator):
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_an_ensemble_runs_as_a_program_and_sees_changed_weights(device, monkeypatch):
+    monkeypatch.setattr(ensemble_module, "supports", lambda _device: True)
+    model, x = network(device), torch.rand(2, 3, *SIZE, device=device)
+    ensemble = ScaleEnsemble(model)
+    for _ in range(3):
+        output = ensemble(x, sequences=MEMBERS[:2])
+        with torch.no_grad():
+            expected = torch.stack([model(x, member) for member in MEMBERS[:2]])
+        torch.testing.assert_close(output.member_logits, expected, rtol=0, atol=1e-4)
+    assert ensemble.plans.stats.hits == 1
+    with torch.no_grad():
+        model.get_parameter("head.5.bias").add_(1)
+    changed = ensemble(x, sequences=MEMBERS[:2])
+    torch.testing.assert_close(changed.member_logits, expected + 1, rtol=0, atol=1e-4)
