@@ -14,6 +14,7 @@ import torch
 import typer
 
 from ccnet import __version__
+from ccnet.cli_bench import bench
 from ccnet.cli_runs import ENSEMBLE_SIZE, describe, draw_members, measure_shifts, run_members
 from ccnet.cli_support import (
     Verbs,
@@ -320,6 +321,9 @@ def evaluate(
     ]
     title = f"{loaded.name} on {metrics['n']:,} images of {name}"
     print_table(title, ("k", "accuracy", "std over draws"), rows or [("-", f"{metrics['accuracy']:.2%}", "-")])
+
+
+app.command()(bench)
 
 
 @app.command()

@@ -29,7 +29,7 @@ from ccnet.preprocessing import Preprocessing
 
 DATA = Path(__file__).parents[1] / "data"
 SAMPLE = ("--data-dir", str(DATA))
-VERBS = ("serve", "classify", "sequences", "probe", "train", "evaluate", "models")
+VERBS = ("serve", "classify", "sequences", "probe", "train", "evaluate", "bench", "models")
 DISTRIBUTION = {"std": 0.03, "method": "corrected", "pool_size": 0}
 
 
