@@ -3,6 +3,7 @@
 #   PYTHON=               the interpreter that makes .venv (default: python3)
 #   PIP_ARGS=             more arguments for pip, for example a mirror or a folder of wheels
 #   PYTEST_ARGS=          more arguments for pytest, for example -k grid
+#   BENCH_ARGS=           names and options of benchmarks, for example passes --compare
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -12,6 +13,7 @@ BENCH_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+NATIVE := setup.py $(wildcard ccnet/native/*.h ccnet/native/*.cpp)
 
 .DEFAULT_GOAL := help
 .PHONY: setup serve test test-all lint format bench docker-smoke lock wheels clean help
@@ -22,7 +24,7 @@ help: ## this list
 setup: $(STAMP) ## .venv with everything that running and testing needs
 
 # The stamp is touched last, so an installation that was interrupted is taken up again.
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements.lock $(NATIVE)
 	@command -v "$(PYTHON)" >/dev/null || { \
 		echo "'$(PYTHON)' was not found. ccnet needs Python 3.11 or newer: install it, or name one with PYTHON=." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -31,7 +33,10 @@ $(STAMP): pyproject.toml requirements.lock
 		echo "'$(PYTHON)' cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	@test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS) --requirement requirements.lock
+	@rm -f ccnet/native/_kernels*.so  # or a build that fails would leave those of older sources
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import ccnet.native as native; found = native.kernels(); print("native kernels:", \
+		f"built, with {found.instruction_set} on this processor" if found else f"none, the slower torch paths run: {native.why_missing()}")'
 	@touch $@
 
 serve: $(STAMP) ## start the service with the shipped checkpoint (HOST= PORT= DEVICE=)
@@ -53,8 +58,8 @@ format: $(STAMP) ## format and mend what can be mended by itself
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP) ## the benchmarks (BENCH_ARGS=)
-	$(BIN)/python -m benchmarks $(BENCH_ARGS)
+bench: $(STAMP) ## speed and memory beside plain convolutions (BENCH_ARGS=, for example --quick)
+	$(BIN)/ccnet bench $(BENCH_ARGS)
 
 docker-smoke: $(STAMP) ## build the image, bring the compose file up, drive it over HTTP, take it down
 	$(BIN)/python deploy/smoke.py
@@ -71,5 +76,5 @@ wheels: $(STAMP) ## fill deploy/wheels, from which the image is then built witho
 		--requirement deploy/wheels/requirements.txt
 
 clean: ## remove .venv, caches and build leftovers; checkpoints and runs stay
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) ccnet/native/_kernels*.so build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,1 +1,4 @@
-"""Benchmarks: scripts that measure the figures which the documentation quotes. `python -m benchmarks` runs them all."""
+"""What belongs to the source tree and not to the package: kept results, `publish`, and the benchmark of a GPU.
+
+Measuring itself is `ccnet bench` (`ccnet/benchmarks`), which works from an installed package too.
+"""

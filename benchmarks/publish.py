@@ -5,7 +5,7 @@
 
 Accuracies come from each checkpoint's config.json, where `ccnet train` or `ccnet evaluate --write` put them; Table 1
 and the answer of the quick start from `benchmarks/results/published.json`, which this script writes; times and memory
-from the results that `python -m benchmarks --save` keeps.
+from the results that `ccnet bench --save` keeps (`benchmarks/blocks.py`).
 """
 
 import argparse
@@ -20,6 +20,7 @@ from typing import Any
 
 import httpx
 
+from benchmarks.blocks import measured_blocks, source
 from benchmarks.report import RESULTS, where
 from ccnet import load_checkpoint
 from ccnet.data import load_dataset
@@ -38,7 +39,7 @@ PAPER_TABLE_1 = {  # cosine of (Baseline, CC-net) at each max shift
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fill", action="store_true", help="measure nothing; fill README from the stored results")
+    parser.add_argument("--fill", action="store_true", help="measure nothing; fill from the stored results")
     if not parser.parse_args().fill:
         PUBLISHED.parent.mkdir(exist_ok=True)
         measured = {"table1": measure_table1(), "answer": ask_a_server()}
@@ -58,8 +59,7 @@ def filled(text: str) -> str:
     blocks = {
         "answer": f"```json\n{json.dumps(published['answer'], indent=2)}\n```",
         "results": accuracy_block(configs) + "\n\n" + table1_block(published),
-        "training step": training_step_block(),
-        "memory": memory_block(),
+        **measured_blocks(),
     }
     for name, block in blocks.items():
         pattern = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)
@@ -113,56 +113,6 @@ def table1_block(published: dict[str, Any]) -> str:
                 f"| {cosines[1]} | {same} | {paper[0]:.2f}, {paper[1]:.2f} ({papers[kind]}) |"
             )
     return "\n".join([*lines, "", source("python -m benchmarks.publish", published)])
-
-
-def training_step_block() -> str:
-    """Time of a training step beside ConvNet's."""
-    result = json.loads((RESULTS / "training_step.json").read_text(encoding="utf-8"))
-    cc, conv, ratio = result["rows"]
-    return "\n".join(
-        [
-            f"One step (forward, backward, AdamW) at batch {ratio['batch']}, median of {ratio['steps']}, half the",
-            "interquartile range:",
-            "",
-            "| CCNet | ConvNet | ratio | target |",
-            "| --- | --- | --- | --- |",
-            f"| {cc['median_s']:.3f} ± {cc['spread_s']:.3f} s | {conv['median_s']:.3f} ± {conv['spread_s']:.3f} s "
-            f"| {ratio['ratio']:.2f} | 0.5 s and 5x |",
-            "",
-            source("python -m benchmarks.training_step", result),
-        ]
-    )
-
-
-def memory_block() -> str:
-    """Peak memory of one layer under every backend."""
-    result = json.loads((RESULTS / "memory.json").read_text(encoding="utf-8"))
-    backends = list(dict.fromkeys(row["backend"] for row in result["rows"]))
-    sizes = list(dict.fromkeys(row["size"] for row in result["rows"]))
-    cell = {(r["backend"], r["size"]): f"{r['peak_mib']:,.0f} MiB, {r['seconds']:.2f} s" for r in result["rows"]}
-    table = [f"| {size}x{size} | " + " | ".join(cell[backend, size] for backend in backends) + " |" for size in sizes]
-    what = "forward and backward" if result["rows"][0]["training"] else "forward"
-    return "\n".join(
-        [
-            "Peak memory above the input's, and time, of one layer (32 to 32 channels, 3x3, s = 2/3, batch 50;",
-            f"{what}):",
-            "",
-            "| input | " + " | ".join(backends) + " |",
-            "| --- |" + " --- |" * len(backends),
-            *table,
-            "",
-            source("python -m benchmarks.memory", result),
-        ]
-    )
-
-
-def source(command: str, result: dict[str, Any]) -> str:
-    """One line that says where numbers come from."""
-    seed = f", seed {result['seed']}" if "seed" in result else ""
-    torch_version = result["versions"]["torch"]
-    return (
-        f"Source: `{command}`, commit {result['git_commit'][:10]}{seed}, {result['hardware']}, torch {torch_version}."
-    )
 
 
 def measure_table1() -> dict[str, dict[str, list[dict[str, object]]]]:

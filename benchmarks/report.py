@@ -1,23 +1,18 @@
-"""What every benchmark prints: a table for people, and one JSON line last for programs; and where results are kept."""
+"""Where results are kept, and how the benchmark of a GPU reports: rows of its own, one JSON line last."""
 
 import json
 import os
-import statistics
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ccnet import provenance
+from ccnet.benchmarks.compare import path_of
+from ccnet.benchmarks.report import where
 
+__all__ = ["RESULTS", "report", "where"]
 
-def median_and_spread(values: list[float]) -> tuple[float, float]:
-    """Median, and half the distance between the quartiles."""
-    quartiles = statistics.quantiles(values, n=4)
-    return statistics.median(values), (quartiles[2] - quartiles[0]) / 2
-
-
-RESULTS = Path(__file__).resolve().parent / "results"
+RESULTS = Path(__file__).resolve().parent / "results"  # HARDWARE/BENCHMARK.json, and published.json
 
 
 def report(benchmark: str, rows: list[dict[str, Any]], *, save: bool, device: torch.device | None = None) -> None:
@@ -25,15 +20,6 @@ def report(benchmark: str, rows: list[dict[str, Any]], *, save: bool, device: to
     document = {"benchmark": benchmark, "rows": rows, "load_average": os.getloadavg()[0], **where(device)}
     print(json.dumps(document))
     if save:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{benchmark}.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def where(device: torch.device | None = None) -> dict[str, Any]:
-    """The machine (the CPU unless told otherwise), the versions and the commit behind a result."""
-    return {
-        "hardware": provenance.hardware(device or torch.device("cpu")),
-        "versions": provenance.versions(),
-        "git_commit": provenance.git_commit() or "unknown",
-        "date": provenance.now(),
-    }
+        path = path_of(RESULTS, document["hardware"], benchmark)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
