@@ -11,6 +11,7 @@ from ccnet.grid import projected_grid
 from ccnet.internal_net import InternalNet
 from ccnet.layer import CCConv2d, cc_conv2d
 from ccnet.models import CCNet, ConvNet
+from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "DataError",
     "EnsembleOutput",
     "InternalNet",
+    "PlanCache",
     "ScaleEnsemble",
     "ScaleSequence",
     "SequenceError",

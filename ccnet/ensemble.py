@@ -1,8 +1,8 @@
 """Scale ensembles (Sec. 4): one trained CCNet, run once for each of k scale sequences, the results aggregated.
 
 Members differ in the sizes of all maps but the first and the last. Those with equal prefixes of scales share the maps
-of these layers (`ccnet.prefixes`), and prepared layers are kept for the next call (`ccnet.plans`). Passes are cut into
-chunks of images and groups of members so that memory grows neither with the batch nor with the ensemble.
+of these layers (`ccnet.prefixes`), and prepared layers are kept for the next call (`ccnet.plan_cache`). Passes are cut
+into chunks of images and groups of members so that memory grows neither with the batch nor with the ensemble.
 """
 
 import math
@@ -16,10 +16,9 @@ from torch import Tensor
 from ccnet.errors import CcnetError
 from ccnet.gpu import EnsembleProgram, Precision, supports
 from ccnet.grid import whole_number
-from ccnet.layer import CCConv2d
 from ccnet.models import CCNet, ConvNet, require_images
 from ccnet.passes import plan_passes
-from ccnet.plans import PlanCache, Stamp
+from ccnet.plan_cache import PlanCache, Stamp
 from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale_sequences
 
 Aggregate = Literal["mean", "median", "mean_probability"]
@@ -54,7 +53,7 @@ class ScaleEnsemble:
         model: a CCNet; put it in eval mode and on its device first.
         std, method, max_numerator: of the sampler that draws members by seed (see `sample_scale_sequences`).
         max_images_per_pass: images of one forward pass; larger batches are cut.
-        plans: where prepared layers are kept; None makes a cache of `ccnet.plans.DEFAULT_BYTES` for this ensemble.
+        plans: where prepared layers are kept; None makes a cache of `ccnet.plan_cache.DEFAULT_BYTES` for this ensemble.
         precision: of products on a GPU (see `ccnet.gpu.EnsembleProgram`); elsewhere they have the model's dtype.
 
     Attributes:
@@ -154,11 +153,9 @@ class ScaleEnsemble:
             )
 
         graph = self._device.type == "cuda"
-        layers = [layer for layer in self.model.layers if isinstance(layer, CCConv2d)]
-        moves = self.model.moves + sum(layer.kernel.moves for layer in layers)
         key = (id(self.model), "program", members, self.precision, self.max_images_per_pass)
         once = None if keep else lambda: make(graph=False)
-        return self.plans.get(key, Stamp(self.model, moves), lambda: make(graph), once)
+        return self.plans.get(key, Stamp(self.model), lambda: make(graph), once)
 
     def _member_logits(self, x: Tensor, members: Sequence[ScaleSequence]) -> Tensor:
         """[k, N, classes], in the order of the members."""

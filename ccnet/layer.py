@@ -1,5 +1,6 @@
 """The CC layer: `cc_conv2d` for any kernel function, `CCConv2d` with a learned one."""
 
+from collections.abc import Hashable
 from contextlib import nullcontext
 
 import torch
@@ -9,7 +10,8 @@ from ccnet.backends import get_backend
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid, ScalePair, exact_scales, whole_number
 from ccnet.internal_net import InternalNet
-from ccnet.plans import Basis, LayerPlan, PlanCache, Stamp, can_generate, plan_layer
+from ccnet.plan_cache import PlanCache, Stamp
+from ccnet.plans import Basis, LayerPlan, can_generate, plan_layer
 from ccnet.types import Kernel, KernelInput
 
 
@@ -199,12 +201,16 @@ class CCConv2d(nn.Module):
         if cache is None:
             return make(generate=False)
         once = None if keep or not can_generate(self.kernel, self.backend) else lambda: make(generate=True)
-        key = (id(self), vertical.key, horizontal.key, self.backend, always_native)
+        key = self.plan_key(vertical, horizontal, always_native=always_native)
         return cache.get(key, stamp, lambda: make(generate=False), once)
+
+    def plan_key(self, vertical: AxisGrid, horizontal: AxisGrid, *, always_native: bool = False) -> Hashable:
+        """Under which key a cache keeps a plan of this layer."""
+        return id(self), vertical.key, horizontal.key, self.backend, always_native
 
     def stamp(self) -> Stamp:
         """The state of the layer's parameters, by which a plan is known to be up to date."""
-        return Stamp(self, self.kernel.moves)
+        return Stamp(self)
 
     def extra_repr(self) -> str:
         """What `print(layer)` shows."""

@@ -20,7 +20,8 @@ from ccnet.grid import AxisGrid
 from ccnet.layer import CCConv2d
 from ccnet.models import CCNet
 from ccnet.native.library import PANEL, Layer
-from ccnet.plans import LayerPlan, Path, PlanCache, Stamp
+from ccnet.plan_cache import PlanCache, Stamp
+from ccnet.plans import LayerPlan, Path
 from ccnet.prefixes import PrefixTree
 from ccnet.sequences import ScaleSequence
 
@@ -129,6 +130,11 @@ def plan_passes(
         CcnetError: no members, or a backend that has no plans.
         SequenceError: a member that the network cannot run.
     """
+    name = (id(model), "passes", tuple(sequences), tuple(layer.backend for layer in model.layers))
+    found: PassPlan | None = None if cache is None else cache.get_bundle(name)
+    if found is not None:
+        return found
+    stamp = Stamp(model)
     layers = [layer for layer in model.layers if isinstance(layer, CCConv2d)]
     tree = _tree(tuple(sequences), tuple(layer.kernel_size for layer in layers), model.in_size)
     stamps = [layer.stamp() for layer in layers]
@@ -139,14 +145,20 @@ def plan_passes(
         )
         for layer, stamp, nodes in zip(layers, stamps, tree.levels, strict=True)
     )
-    if any(plan.native is None for level in plans for plan in level):
-        return PassPlan(tree, plans, model.head)
-
-    def make() -> HeadPlan:
-        return _plan_head(model)
-
-    head = make() if cache is None else cache.get((id(model), "head"), Stamp(model.head, model.moves), make)
-    return PassPlan(tree, plans, head)
+    is_native = all(plan.native is not None for level in plans for plan in level)
+    head_key = (id(model), "head")
+    head: HeadPlan | nn.Module = model.head
+    if is_native:
+        head = _plan_head(model) if cache is None else cache.get(head_key, Stamp(model.head), lambda: _plan_head(model))
+    made = PassPlan(tree, plans, head)
+    if cache is not None and is_native and not any(plan.generates for level in plans for plan in level):
+        parts = [
+            layer.plan_key(node.vertical, node.horizontal, always_native=True)
+            for layer, nodes in zip(layers, tree.levels, strict=True)
+            for node in nodes
+        ]
+        cache.keep_bundle(name, stamp, made, [*parts, head_key])
+    return made
 
 
 @lru_cache(maxsize=256)

@@ -1,29 +1,22 @@
 """Prepared plans: everything of a pass that does not depend on the images, made once and kept within a bound.
 
 In inference a layer's weights follow from its parameters, its input size and its scale alone. A `LayerPlan` holds them
-in the layout that its path wants, and says which path that is; a `PlanCache` keeps plans, the least recently used ones
+in the layout that its path wants, and says which path that is; a `PlanCache`
+(`ccnet.plan_cache`) keeps plans, the least recently used ones
 leaving first when their bytes exceed its budget.
 
 Most scale sequences are met once. The native kernels can generate a few phases' weights in a core's cache just before
 they apply them, which costs about what reading 42 MB of kept weights costs, and far less than writing them to fresh
 memory. So a plan's first use keeps nothing, its second use keeps the weights, and later ones find them.
-
-A plan that is kept is used only while the parameters behind it are the same tensors, unchanged: an optimiser's step
-(of any optimiser: fused ones change parameters without counting it), `load_state_dict`, `.to()`, changes in place and a
-replaced parameter all make it stale, and it is then made anew. The one change that torch gives no sign of is one
-through `.data` (`p.data.mul_(2)`): call `PlanCache.clear` after it.
 """
 
 import math
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from ccnet.backends import discrete, native, resolve_backend
 from ccnet.backends.discrete import Path as DiscretePath
@@ -34,19 +27,6 @@ from ccnet.internal_net import InternalNet
 from ccnet.native.library import PANEL, Layer
 
 Path = Literal["native"] | DiscretePath
-DEFAULT_BYTES = 512 * 2**20
-_REMEMBERED = 10_000  # plans used once that a cache remembers
-
-
-class Sized(Protocol):
-    """What a cache keeps."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it holds on to."""
-
-
-Plan = TypeVar("Plan", bound=Sized)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,191 +86,6 @@ class LayerPlan:
                 node = (self.native[relu], pixels.data_ptr(), out.data_ptr(), len(x))
                 native.require_kernels(x.device).run([node], [1], x.dtype)
             return out
-
-
-@dataclass(frozen=True)
-class CacheStats:
-    """What a cache has done and holds.
-
-    Attributes:
-        hits, misses: lookups that found a usable plan, and those after which it was made.
-        evictions: plans that left because of the budget.
-        plans, nbytes: what it holds now.
-        max_bytes: its budget.
-    """
-
-    hits: int
-    misses: int
-    evictions: int
-    plans: int
-    nbytes: int
-    max_bytes: int
-
-
-@dataclass(eq=False)
-class _Entry(Generic[Plan]):
-    plan: Plan
-    stamp: "Stamp"
-
-
-class PlanCache:
-    """Plans within a budget of bytes, the least recently used leaving first. Safe for threads.
-
-    A plan is made outside the lock and by one thread: others that want the same one wait for it, those that want
-    another do not. A plan that alone exceeds the budget is made and used, but not kept.
-
-    Args:
-        max_bytes: budget; 0 keeps nothing.
-        on_event: told "hit", "miss" or "evict" as it happens, for metrics.
-
-    Example:
-        >>> cache = PlanCache(100 * 2**20)
-        >>> cache.stats.plans
-        0
-    """
-
-    def __init__(self, max_bytes: int = DEFAULT_BYTES, *, on_event: Callable[[str], None] | None = None) -> None:
-        self.max_bytes = max_bytes
-        self._on_event = on_event
-        self._entries: OrderedDict[Hashable, _Entry[Any]] = OrderedDict()
-        self._lock = threading.Lock()
-        self._making: dict[Hashable, threading.Event] = {}
-        self._used_once: OrderedDict[Hashable, Stamp] = OrderedDict()
-        self._nbytes = 0
-        self._counts = {"hit": 0, "miss": 0, "evict": 0}
-
-    @property
-    def stats(self) -> CacheStats:
-        """Counters since the cache was made, and what it holds."""
-        with self._lock:
-            counts = self._counts
-            return CacheStats(
-                counts["hit"], counts["miss"], counts["evict"], len(self._entries), self._nbytes, self.max_bytes
-            )
-
-    def clear(self) -> None:
-        """Forget all plans; the counters stay."""
-        with self._lock:
-            self._entries.clear()
-            self._used_once.clear()
-            self._nbytes = 0
-
-    def get(
-        self, key: Hashable, stamp: "Stamp", make: Callable[[], Plan], make_once: Callable[[], Plan] | None = None
-    ) -> Plan:
-        """The plan of a key, made if there is none or if it was made for another stamp.
-
-        Args:
-            key: what the plan is of.
-            stamp: of the parameters it depends on, taken before `make` reads them.
-            make: makes a plan to be kept.
-            make_once: makes one that is not worth keeping, for the first use; None keeps at once.
-        """
-        if make_once is not None and self._is_first_use(key, stamp):
-            return make_once()
-        while True:
-            with self._lock:
-                entry = self._entries.get(key)
-                if entry is not None and entry.stamp == stamp:
-                    self._entries.move_to_end(key)
-                    self._count("hit")
-                    found: Plan = entry.plan
-                    return found
-                others = self._making.get((key, stamp))
-                if others is None:
-                    mine = self._making[key, stamp] = threading.Event()
-                    self._count("miss")
-                    break
-            others.wait()
-        try:
-            plan = make()
-            self._keep(key, _Entry(plan, stamp))
-            return plan
-        finally:
-            with self._lock:
-                del self._making[key, stamp]
-            mine.set()
-
-    def _is_first_use(self, key: Hashable, stamp: "Stamp") -> bool:
-        with self._lock:
-            entry = self._entries.get(key)
-            if (entry is not None and entry.stamp == stamp) or self._used_once.get(key) == stamp:
-                return False
-            self._used_once[key] = stamp
-            self._used_once.move_to_end(key)
-            if len(self._used_once) > _REMEMBERED:
-                self._used_once.popitem(last=False)
-            self._count("miss")
-            return True
-
-    def _keep(self, key: Hashable, entry: _Entry[Any]) -> None:
-        with self._lock:
-            old = self._entries.pop(key, None)
-            if old is not None:
-                self._nbytes -= old.plan.nbytes
-            if entry.plan.nbytes > self.max_bytes:
-                return
-            self._entries[key] = entry
-            self._nbytes += entry.plan.nbytes
-            while self._nbytes > self.max_bytes:
-                _, evicted = self._entries.popitem(last=False)
-                self._nbytes -= evicted.plan.nbytes
-                self._count("evict")
-
-    def _count(self, event: str) -> None:
-        self._counts[event] += 1
-        if self._on_event is not None:
-            self._on_event(event)
-
-
-class Stamp:
-    """The state of some parameters: equal stamps mean the same tensors with the same values.
-
-    Holds on to the parameters, so that no other tensor can take their place in memory while the stamp is compared.
-    Parameters made under `torch.inference_mode` keep no count of their changes; a stamp of one equals no other.
-    """
-
-    __slots__ = ("_hash", "_parameters", "_state")
-
-    def __init__(self, module: nn.Module, moves: int) -> None:
-        parameters: list[nn.Parameter] = []
-        _collect(module, parameters)
-        self._parameters = tuple(parameters)
-        counted = not any(parameter.is_inference() for parameter in parameters)
-        self._state: tuple[object, ...] = (
-            (moves, _optimizer_steps, *((p._version, p.data_ptr()) for p in parameters)) if counted else (object(),)
-        )
-        self._hash = hash(self._state)
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Stamp)
-            and self._state == other._state
-            and len(self._parameters) == len(other._parameters)
-            and all(mine is theirs for mine, theirs in zip(self._parameters, other._parameters, strict=True))
-        )
-
-
-_optimizer_steps = 0
-
-
-def _count_optimizer_step(*_: object) -> None:
-    global _optimizer_steps
-    _optimizer_steps += 1
-
-
-register_optimizer_step_post_hook(_count_optimizer_step)
-
-
-def _collect(module: nn.Module, parameters: list[nn.Parameter]) -> None:
-    """All parameters of a module, as `module.parameters()` but some ten times faster: this runs in every pass."""
-    parameters.extend(parameter for parameter in module._parameters.values() if parameter is not None)
-    for child in module._modules.values():
-        if child is not None:
-            _collect(child, parameters)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ccnet.ensemble import Aggregate
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service.answers import Answer, answer_of
 from service.batcher import Batcher, BatchReport, Outcome

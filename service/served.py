@@ -15,7 +15,7 @@ from ccnet.ensemble import Aggregate, ScaleEnsemble
 from ccnet.errors import CheckpointError
 from ccnet.models import CCNet
 from ccnet.native import kernels
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service.settings import Settings
 

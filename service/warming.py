@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 from service.served import ServedModel
 
 LONGEST_S = 5.0  # after this no further sequence is begun, so that a large pool cannot hold up the start

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ccnet.layer import CCConv2d
 from ccnet.models import CCNet
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 
 TOLERANCE = 1e-4  # largest difference over the largest value expected, fp32

@@ -13,7 +13,7 @@ from ccnet.benchmarks.counting import pass_cost
 from ccnet.benchmarks.measure import Rounds, take_turns
 from ccnet.benchmarks.report import Result, Row, Settings, Target
 from ccnet.passes import plan_passes
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 
 MEMBERS, BATCHES, IN_CHANNELS = (1, 2, 4, 8, 16, 32), (1, 64), 3
 CACHE_BYTES = 8 * 2**30  # 32 members of 42 MB, and more for those with large numerators

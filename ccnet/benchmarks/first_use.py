@@ -16,7 +16,7 @@ from ccnet.benchmarks.counting import pass_cost
 from ccnet.benchmarks.measure import Times, median_and_spread
 from ccnet.benchmarks.report import Result, Row, Settings, Target
 from ccnet.passes import plan_passes
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 
 IN_CHANNELS = 3
 SEQUENCES, WARM_CALLS, CHECKED, FAMILIAR = 40, 10, 3, 3

@@ -16,7 +16,7 @@ from ccnet.benchmarks.measure import Rounds, take_turns
 from ccnet.benchmarks.references import channels_last, reference_layer
 from ccnet.benchmarks.report import Result, Row, Settings, Target
 from ccnet.grid import ScalePair
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 
 SEQUENCES, IN_CHANNELS = 3, 3
 BATCHES = (1, 8, 64)  # the target is for the last; the others are measured for the first sequence, to see it grow

@@ -18,7 +18,7 @@ from ccnet.benchmarks.measure import Rounds, take_turns
 from ccnet.benchmarks.references import ConvolutionChain, MemoryReader
 from ccnet.benchmarks.report import Result, Row, Settings, Target
 from ccnet.passes import PassPlan, plan_passes
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 
 SEQUENCES, IN_CHANNELS = 3, 3
 BATCHES = (1, 8, 64, 256)

@@ -16,7 +16,7 @@ from ccnet.benchmarks.checks import Checks, checked_rows, exact_copy, no_misses
 from ccnet.benchmarks.measure import Rounds, take_turns
 from ccnet.benchmarks.references import channels_last, reference_layer
 from ccnet.benchmarks.report import Result, Row, Settings, Target
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 
 BATCH, CHANNELS, KERNEL, SCALE = 50, 32, 3, Fraction(2, 3)
 SIZES = (32, 64, 96, 128)

@@ -12,7 +12,7 @@ from ccnet.benchmarks.measure import Rounds, take_turns
 from ccnet.benchmarks.references import channels_last, reference_layer
 from ccnet.benchmarks.report import Result, Settings, Target
 from ccnet.benchmarks.table_5 import check_gradients, forward_and_backward
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 
 BATCH, CHANNELS, KERNEL, SIZE = 50, 32, 3, 64
 LAYERS = (1, 2, 4, 8, 16, 32)

@@ -24,7 +24,8 @@ from ccnet.benchmarks.report import Result, Row, Settings, Target, document, for
 from ccnet.benchmarks.run import Options, run_one
 from ccnet.cli import app
 from ccnet.errors import CcnetError
-from ccnet.plans import LayerPlan, PlanCache
+from ccnet.plan_cache import PlanCache
+from ccnet.plans import LayerPlan
 
 QUICK = Options(Settings(quick=True, seed=3, threads=1))
 

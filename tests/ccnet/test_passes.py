@@ -8,7 +8,7 @@ import torch
 from ccnet import CCConv2d, CCNet, ScaleEnsemble, ScaleSequence, SequenceError, sample_scale_sequences
 from ccnet.native import Kernels, kernels
 from ccnet.passes import plan_passes
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 
 HALF = Fraction(1, 2)
 

@@ -13,10 +13,10 @@ from torch import nn
 from ccnet import CCConv2d, CcnetError
 from ccnet.internal_net import InternalNet
 from ccnet.native import kernels
-from ccnet.plans import PlanCache, Stamp
+from ccnet.plan_cache import PlanCache, Stamp
 
 SCALE = Fraction(4, 5)
-STAMP = Stamp(nn.Linear(1, 1), 0)
+STAMP = Stamp(nn.Linear(1, 1))
 
 
 @dataclass
@@ -251,3 +251,41 @@ def test_eight_threads_with_a_small_budget_get_right_answers_and_stay_within_it(
     assert stats.hits > 0
     assert stats.evictions > 0
     assert stats.nbytes <= cache.max_bytes
+
+
+def test_a_bundle_is_found_while_its_parts_are_kept_and_unchanged(layer):
+    cache = PlanCache(100)
+    stamp = Stamp(layer)
+    for key in ("a", "b"):
+        cache.get(key, stamp, lambda: Thing(40))
+    cache.keep_bundle("both", stamp, "value", ["a", "b", "a"])
+    before = cache.stats.hits
+    assert cache.get_bundle("both") == "value"
+    assert cache.stats.hits == before + 2
+    with torch.no_grad():
+        layer.bias.add_(1)
+    assert cache.get_bundle("both") is None
+    stamp = Stamp(layer)
+    cache.keep_bundle("both", stamp, "newer", ["a", "b"])
+    assert cache.get_bundle("both") == "newer"
+    cache.get("c", stamp, lambda: Thing(40))  # evicts "a"
+    assert cache.get_bundle("both") is None
+    cache.keep_bundle("both", stamp, "value", ["a", "b"])
+    assert cache.get_bundle("both") is None
+    cache.keep_bundle("one", stamp, "value", ["b"])
+    cache.clear()
+    assert cache.get_bundle("one") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [train_a_step, load_another_state, round_through_half_precision, replace_a_parameter, replace_the_kernel,
+     change_the_bias_in_place],
+)  # fmt: skip
+def test_a_stamp_holds_until_the_weights_change(change, layer):
+    stamp = Stamp(layer)
+    assert stamp.holds()
+    assert stamp == Stamp(layer)
+    change(layer)
+    assert not stamp.holds()
+    assert stamp != Stamp(layer)

@@ -12,7 +12,7 @@ import pytest
 from ccnet.checkpoint import load_checkpoint, save_checkpoint
 from ccnet.ensemble import ScaleEnsemble
 from ccnet.models import CCNet
-from ccnet.plans import PlanCache
+from ccnet.plan_cache import PlanCache
 from ccnet.sequences import sample_scale_sequences
 from service.app import create_app
 from service.intake import chosen_seed
