@@ -90,6 +90,28 @@ def exact_logits(model: CCNet, x: Tensor, sequences: list[ScaleSequence]) -> Ten
     return torch.stack([exact(x.double(), sequence) for sequence in sequences])
 
 
+class Probe:
+    """Two images, and what `standard` in float64 says of them; computed once a sequence, since it takes seconds."""
+
+    def __init__(self, model: CCNet) -> None:
+        self._model = model
+        self._images = torch.randn(CHECKED_IMAGES, model.in_channels, *model.in_size)
+        self._logits: dict[ScaleSequence, Tensor] = {}
+
+    def batch(self, images: int) -> Tensor:
+        """Random images, of which the first and the last (`checked_rows`) are the probe's."""
+        x = torch.randn(images, *self._images.shape[1:])
+        rows = checked_rows(images)
+        x[rows] = self._images[: len(rows)]
+        return x
+
+    def expected(self, sequence: ScaleSequence, images: int) -> Tensor:
+        """Logits of `checked_rows` of such a batch."""
+        if sequence not in self._logits:
+            self._logits[sequence] = exact_logits(self._model, self._images, [sequence])[0]
+        return self._logits[sequence][: len(checked_rows(images))]
+
+
 @contextmanager
 def no_misses(cache: PlanCache, what: str) -> Iterator[None]:
     """Whatever runs inside finds all its plans.

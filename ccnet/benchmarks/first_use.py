@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ccnet import CCNet, ScaleSequence, sample_scale_sequences
-from ccnet.benchmarks.checks import WrongResult, exact_logits, no_misses
+from ccnet.benchmarks.checks import Probe, WrongResult, checked_rows, no_misses
 from ccnet.benchmarks.counting import pass_cost
 from ccnet.benchmarks.measure import Times, median_and_spread
 from ccnet.benchmarks.report import Result, Row, Settings, Target
@@ -19,7 +19,7 @@ from ccnet.passes import plan_passes
 from ccnet.plan_cache import PlanCache
 
 IN_CHANNELS = 3
-SEQUENCES, WARM_CALLS, CHECKED, FAMILIAR = 40, 10, 3, 3
+SEQUENCES, WARM_CALLS, CHECKED, FAMILIAR = 40, 10, 2, 3
 BATCHES = (1, 8)  # the target is for one image; a larger batch shares the cost
 SAMPLERS: dict[str, dict[str, Any]] = {
     "corrected": {"method": "corrected"},
@@ -38,27 +38,32 @@ def measure(settings: Settings, result: Result) -> None:
     model = CCNet(IN_CHANNELS, in_size=(side, side)).eval()
     for name, options in SAMPLERS.items():
         drawn = sample_scale_sequences(FAMILIAR + count, seed=settings.seed, in_size=model.in_size, **options)
+        probe = Probe(model)
         for batch in BATCHES[:1] if settings.quick else BATCHES:
-            x = torch.randn(batch, IN_CHANNELS, side, side)
-            measure_sampler(
-                result, f"{name}, batch {batch}", model, x, drawn, TARGETS.get(name) if batch == 1 else None
-            )
+            target = TARGETS.get(name) if batch == 1 else None
+            measure_sampler(result, f"{name}, batch {batch}", model, probe, batch, drawn, target)
 
 
 def measure_sampler(
-    result: Result, case: str, model: CCNet, x: Tensor, drawn: list[ScaleSequence], target: Target | None
+    result: Result,
+    case: str,
+    model: CCNet,
+    probe: Probe,
+    batch: int,
+    drawn: list[ScaleSequence],
+    target: Target | None,
 ) -> None:
     """First, second and warm passes of every sequence; the first few sequences warm up the process."""
-    cache = PlanCache(2**30)
+    cache, x, rows = PlanCache(2**30), probe.batch(batch), checked_rows(batch)
     seconds: dict[str, list[float]] = {"first": [], "second": [], "warm": []}
     for number, sequence in enumerate(drawn):
         cold, (first_s, second_s, warm_s) = one_sequence(case, model, x, sequence, cache)
         if number < CHECKED:
-            expected = exact_logits(model, x[:1], [sequence])
-            result.checks.require(f"{case}, first use", cold[:, :1], expected)
+            expected = probe.expected(sequence, batch)
+            result.checks.require(f"{case}, first use", cold[0, rows], expected)
             with torch.inference_mode():
-                warm = plan_passes(model, [sequence], cache)(x[:1])
-            result.checks.require(f"{case}, warm use", warm, expected)
+                warm = plan_passes(model, [sequence], cache)(x)
+            result.checks.require(f"{case}, warm use", warm[0, rows], expected)
         if number >= FAMILIAR:
             for name, value in zip(seconds, (first_s, second_s, warm_s), strict=True):
                 seconds[name].append(value)

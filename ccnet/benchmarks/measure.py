@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+TRAINING_WARM_UP = 2  # calls: a training step prepares nothing
 WARM_UP = 4  # calls: the first use of a plan keeps nothing, the second keeps it, and the caches fill behind it
 LEAST_ROUNDS = 5
 BLOCK_S = 0.005  # seconds that a turn lasts at least: shorter calls are repeated within it
@@ -68,9 +69,9 @@ class Rounds:
     warm_up: int = WARM_UP
 
     @staticmethod
-    def of(quick: bool) -> "Rounds":
+    def of(quick: bool, warm_up: int = WARM_UP) -> "Rounds":
         """Those of a full run, or a few."""
-        return Rounds(LEAST_ROUNDS, 0.5) if quick else Rounds()
+        return Rounds(LEAST_ROUNDS, 0.5, warm_up) if quick else Rounds(warm_up=warm_up)
 
 
 def take_turns(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ccnet import CCNet, ScaleSequence, sample_scale_sequences
-from ccnet.benchmarks.checks import checked_rows, exact_logits, no_misses
+from ccnet.benchmarks.checks import Probe, checked_rows, no_misses
 from ccnet.benchmarks.counting import PassCost, pass_cost
 from ccnet.benchmarks.measure import Rounds, take_turns
 from ccnet.benchmarks.references import ConvolutionChain, MemoryReader
@@ -33,6 +33,7 @@ class WarmPass:
 
     def __init__(self, model: CCNet, sequence: ScaleSequence) -> None:
         self.model, self.sequence, self.cache = model, sequence, PlanCache(2**30)
+        self.probe = Probe(model)
         self.cost: PassCost = pass_cost(sequence, model.in_size, model.in_channels, model.classes)
 
     def plan(self) -> PassPlan:
@@ -45,9 +46,8 @@ class WarmPass:
         return self.plan()(x)[0]
 
     def check(self, result: Result, case: str, x: Tensor) -> None:
-        """Compare its first, its second and a warm call with `standard` in float64."""
-        rows = checked_rows(len(x))
-        expected = exact_logits(self.model, x[rows], [self.sequence])[0]
+        """Compare its first, its second and a warm call on a batch of the probe with `standard` in float64."""
+        rows, expected = checked_rows(len(x)), self.probe.expected(self.sequence, len(x))
         self.cache.clear()
         for use in ("first", "second", "warm"):
             result.checks.require(f"{case}, {use} use", self(x)[rows], expected)
@@ -82,7 +82,7 @@ def measure_pass(
     result: Result, settings: Settings, case: str, warm: WarmPass, batch: int, target: Target | None = None
 ) -> None:
     """One batch beside the chain."""
-    x = torch.randn(batch, warm.model.in_channels, *warm.model.in_size)
+    x = warm.probe.batch(batch)
     chain = ConvolutionChain(warm.cost, batch)
     warm.check(result, case, x)
     with no_misses(warm.cache, case):

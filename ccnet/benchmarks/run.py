@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TextIO
@@ -71,16 +74,31 @@ def run_all(names: list[str], options: Options) -> int:
     if options.save and options.settings.quick:
         raise CcnetError("a quick run is not kept: its figures mean little; leave out --quick or --save")
     failed = []
-    for benchmark in benchmarks:
-        if not options.json_only:
-            sys.stdout.write(f"== {benchmark.name}: {benchmark.about}\n")
-            sys.stdout.flush()
-        command = [sys.executable, "-m", "ccnet.benchmarks", benchmark.name, options.to_json()]
-        if subprocess.run(command, check=False).returncode:
-            failed.append(benchmark.name)
+    with _terminated_with_children():
+        for benchmark in benchmarks:
+            if not options.json_only:
+                sys.stdout.write(f"== {benchmark.name}: {benchmark.about}\n")
+                sys.stdout.flush()
+            command = [sys.executable, "-m", "ccnet.benchmarks", benchmark.name, options.to_json()]
+            if subprocess.run(command, check=False).returncode:
+                failed.append(benchmark.name)
     if failed and len(benchmarks) > 1:
         sys.stderr.write(f"failed: {', '.join(failed)}\n")
     return 1 if failed else 0
+
+
+@contextmanager
+def _terminated_with_children() -> Iterator[None]:
+    """Make SIGTERM an exception, at which `subprocess.run` ends its child; by default the child would go on."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_one(benchmark: Benchmark, options: Options, out: TextIO, log: TextIO) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ccnet import CCConv2d
 from ccnet.benchmarks.checks import Checks, checked_rows, exact_copy, no_misses
-from ccnet.benchmarks.measure import Rounds, take_turns
+from ccnet.benchmarks.measure import TRAINING_WARM_UP, Rounds, take_turns
 from ccnet.benchmarks.references import channels_last, reference_layer
 from ccnet.benchmarks.report import Result, Row, Settings, Target
 from ccnet.plan_cache import PlanCache
@@ -74,7 +74,7 @@ def measure_training(result: Result, settings: Settings, layer: CCConv2d, x: Ten
         "CC layer": forward_and_backward(lambda images: layer(images, SCALE), layer, x),
         "conv2d": forward_and_backward(reference, reference, x),
     }
-    times = take_turns(steps, Rounds.of(settings.quick))
+    times = take_turns(steps, Rounds.of(settings.quick, TRAINING_WARM_UP))
     result.add_times(case, times)
     target = TRAINING if size >= TARGET_FROM or settings.quick else None
     result.add_ratio(case, "CC / conv2d", times["CC layer"], times["conv2d"], target)

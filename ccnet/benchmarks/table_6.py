@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ccnet import CCConv2d
 from ccnet.benchmarks.checks import checked_rows, exact_copy, no_misses
-from ccnet.benchmarks.measure import Rounds, take_turns
+from ccnet.benchmarks.measure import TRAINING_WARM_UP, Rounds, take_turns
 from ccnet.benchmarks.references import channels_last, reference_layer
 from ccnet.benchmarks.report import Result, Settings, Target
 from ccnet.benchmarks.table_5 import check_gradients, forward_and_backward
@@ -74,6 +74,6 @@ def measure_training(
         "CC layers": forward_and_backward(layers, layers, x),
         "conv2d": forward_and_backward(reference, reference, x),
     }
-    times = take_turns(steps, Rounds.of(settings.quick))
+    times = take_turns(steps, Rounds.of(settings.quick, TRAINING_WARM_UP))
     result.add_times(case, times)
     result.add_ratio(case, "CC / conv2d", times["CC layers"], times["conv2d"], TRAINING)

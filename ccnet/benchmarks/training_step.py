@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ccnet import CCNet, ConvNet, ScaleSequence, sample_scale_sequences
 from ccnet.allocator import keep_freed_memory
 from ccnet.benchmarks.checks import Checks, exact_copy
-from ccnet.benchmarks.measure import Rounds, Times, take_turns
+from ccnet.benchmarks.measure import TRAINING_WARM_UP, Rounds, Times, take_turns
 from ccnet.benchmarks.references import channels_last
 from ccnet.benchmarks.report import Result, Row, Settings, Target
 from ccnet.sequences import Method
@@ -38,7 +38,7 @@ def measure(settings: Settings, result: Result) -> None:
 def measure_batch(result: Result, settings: Settings, x: Tensor, labels: Tensor) -> None:
     """One batch size."""
     case, size = f"batch {len(x)}", (x.shape[2], x.shape[3])
-    rounds = Rounds.of(True) if settings.quick else Rounds(STEPS, BUDGET_S)
+    rounds = Rounds.of(True) if settings.quick else Rounds(STEPS, BUDGET_S, TRAINING_WARM_UP)
     calls: dict[str, Callable[[], None]] = {}
     for method in METHODS:
         network = CCNet(IN_CHANNELS, CLASSES, in_size=size)

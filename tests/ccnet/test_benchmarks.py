@@ -4,9 +4,13 @@ import dataclasses
 import io
 import itertools
 import json
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from typer.testing import CliRunner
 from ccnet import CCConv2d, CCNet, sample_scale_sequences
 from ccnet.benchmarks import compare, passes, table_5
 from ccnet.benchmarks.catalogue import BENCHMARKS, Benchmark, find
-from ccnet.benchmarks.checks import Checks, WrongResult, exact_copy, exact_logits, no_misses
+from ccnet.benchmarks.checks import Checks, Probe, WrongResult, exact_copy, exact_logits, no_misses
 from ccnet.benchmarks.counting import pass_cost
 from ccnet.benchmarks.measure import LEAST_ROUNDS, Rounds, Times, median_and_spread, take_turns
 from ccnet.benchmarks.memory import Case, measure_here, too_much
@@ -301,3 +305,29 @@ def test_standard_is_left_out_where_its_product_does_not_fit():
     assert "GiB" in str(too_much(case))
     assert too_much(dataclasses.replace(case, what="discrete")) is None
     assert too_much(dataclasses.replace(case, size=8)) is None
+
+
+def test_the_probe_is_the_first_and_the_last_image_and_knows_their_logits():
+    model = CCNet(1, in_size=(8, 8)).eval()
+    (sequence,) = sample_scale_sequences(1, seed=0, in_size=(8, 8))
+    probe = Probe(model)
+    one, four = probe.batch(1), probe.batch(4)
+    assert torch.equal(one[0], four[0])
+    with torch.no_grad():
+        Checks().require("four", model(four, sequence)[[0, 3]], probe.expected(sequence, 4))
+        Checks().require("one", model(one, sequence), probe.expected(sequence, 1))
+    assert not torch.equal(probe.batch(4)[1], four[1])
+
+
+def test_a_benchmark_that_is_told_to_end_takes_its_process_along():
+    if not Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").exists():
+        pytest.skip("the system does not tell a process's children")
+    command = [sys.executable, "-c", "from ccnet.cli import app; app()", "bench", "table_5", "--threads", "1"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as parent:
+        children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+        while not (found := children.read_text().split()):
+            assert parent.poll() is None
+            time.sleep(0.05)
+        parent.terminate()
+    assert parent.returncode == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{found[0]}").exists()
