@@ -10,7 +10,7 @@ from torch import Tensor
 from ccnet import CCNet, ScaleEnsemble, ScaleSequence, sample_scale_sequences
 from ccnet.benchmarks.checks import Probe, checked_rows, no_misses
 from ccnet.benchmarks.counting import pass_cost
-from ccnet.benchmarks.measure import Rounds, take_turns
+from ccnet.benchmarks.measure import WARM_UP_AFTER_CHECKS, Rounds, take_turns
 from ccnet.benchmarks.report import Result, Row, Settings, Target
 from ccnet.passes import plan_passes
 from ccnet.plan_cache import PlanCache
@@ -63,11 +63,13 @@ def measure_ensemble(
     members = [member for member in CHECKED if member < len(sequences)]
     expected = torch.stack([probe.expected(sequences[member], len(x)) for member in members])
     rows = checked_rows(len(x))
-    for use in ("first", "second", "warm"):
+    for use in ("first", "second", "warm") if len(x) == 1 else ("warm",):
         for name, call in (("ensemble", together), ("single passes", single)):
             result.checks.require(f"{case}, {name}, {use} use", call()[members][:, rows], expected)
     with no_misses(cache, case):
-        times = take_turns({"ensemble": together, "k single passes": single}, Rounds.of(settings.quick))
+        times = take_turns(
+            {"ensemble": together, "k single passes": single}, Rounds.of(settings.quick, WARM_UP_AFTER_CHECKS)
+        )
     result.add_times(case, times)
     result.add_ratio(case, "ensemble / singles", times["ensemble"], times["k single passes"], target)
     member = times["ensemble"].median / len(sequences)

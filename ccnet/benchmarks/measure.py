@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+WARM_UP_AFTER_CHECKS = 1  # calls: checking has used the plans three times
 TRAINING_WARM_UP = 2  # calls: a training step prepares nothing
 WARM_UP = 4  # calls: the first use of a plan keeps nothing, the second keeps it, and the caches fill behind it
 LEAST_ROUNDS = 5
