@@ -22,7 +22,7 @@ from ccnet.plan_cache import PlanCache, Stamp
 from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale_sequences
 
 Aggregate = Literal["mean", "median", "mean_probability"]
-MAX_PASSES = 128  # images times members whose maps are in memory at once
+MAX_PASSES = 128  # images times members whose maps are in memory at once, on a CPU
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class ScaleEnsemble:
         require_images(x, self.model.in_channels, self.model.in_size)
         if self._has_plans and supports(self._device):
             return self._program(tuple(members))(x)
-        chunks = x.split(self.max_images_per_pass) if len(x) else (x,)
+        chunks = x.split(min(self.max_images_per_pass, MAX_PASSES)) if len(x) else (x,)
         if not self._has_plans:
             return torch.stack([torch.cat([self.model(chunk, member) for chunk in chunks]) for member in members])
         # Members that share a prefix stand next to each other, so that cuts seldom part them.
