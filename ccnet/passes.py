@@ -162,7 +162,14 @@ def plan_passes(
     return made
 
 
-_buffers = threading.local()
+class _Buffers(threading.local):
+    """A thread's buffers, by turn and dtype."""
+
+    def __init__(self) -> None:
+        self.kept: dict[tuple[int, torch.dtype], Tensor] = {}
+
+
+_buffers = _Buffers()
 KEPT_BUFFER_BYTES = 32 * 2**20  # of each of a thread's two buffers
 
 
@@ -171,13 +178,12 @@ def _buffer(turn: int, size: int, dtype: torch.dtype) -> Tensor:
 
     Fresh memory costs a page fault every 4 KiB, which for a batch of 64 is as much as a third of the pass.
     """
-    kept: dict[tuple[int, torch.dtype], Tensor] = _buffers.__dict__
-    buffer = kept.get((turn, dtype))
+    buffer = _buffers.kept.get((turn, dtype))
     if buffer is None or len(buffer) < size:
         with torch.inference_mode(False):
             buffer = torch.empty(size, dtype=dtype)
         if buffer.nbytes <= KEPT_BUFFER_BYTES:
-            kept[turn, dtype] = buffer
+            _buffers.kept[turn, dtype] = buffer
     return buffer
 
 
