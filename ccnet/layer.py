@@ -224,7 +224,7 @@ class _Checked:
     """A kernel whose weights come in `dtype`, with a clear error when they are of another shape than the layer's.
 
     Attributes:
-        packed, out_channels: of a kernel that can pack its weights itself (`InternalNet`), else None.
+        net: the kernel itself where it is an `InternalNet` of the layer's shape, which can pack its weights; else None.
     """
 
     def __init__(
@@ -233,10 +233,9 @@ class _Checked:
         in_channels, kernel_height, kernel_width = sizes
         self._kernel, self._dtype = kernel, dtype
         self._shape = (in_channels, *(() if kernel_input == "distance" else (kernel_height, kernel_width)))
-        self.packed: Kernel | None = None
-        self.out_channels: int | None = None
-        if isinstance(kernel, InternalNet) and (kernel.in_channels, *kernel.kernel_size) == sizes:
-            self.packed, self.out_channels = kernel.packed, kernel.out_channels
+        self.net: InternalNet | None = None
+        if isinstance(kernel, InternalNet) and kernel.kernel_input == kernel_input:
+            self.net = kernel if (kernel.in_channels, *kernel.kernel_size) == sizes else None
 
     def __call__(self, points: Tensor) -> Tensor:
         weights = self._kernel(points)

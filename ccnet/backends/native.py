@@ -25,6 +25,9 @@ from ccnet.types import Kernel, KernelInput
 
 Path = Literal["convolution", "native"]
 
+# Up to this many images a layer without gradients generates weights as it applies them; for more it stores them first.
+GENERATE_IMAGES = 64
+
 
 def supports(device: torch.device) -> bool:
     """Whether there are native kernels for a device."""
@@ -48,9 +51,25 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
     if choose_path(vertical, horizontal) == "convolution":
         return discrete.apply(x, kernel, vertical, horizontal, kernel_input)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    net = getattr(kernel, "net", None)
+    if net is not None and kernel_input == "offset" and not torch.is_grad_enabled() and 0 < len(x) <= GENERATE_IMAGES:
+        return _generate_and_apply(wide, net, vertical, horizontal).to(x.dtype)
     weights, out_channels = packed_weights(kernel, vertical, horizontal, kernel_input, like=wide)
     out: Tensor = Native.apply(wide, weights, out_channels, vertical, horizontal)  # type: ignore[no-untyped-call]
     return out.to(x.dtype)
+
+
+def _generate_and_apply(x: Tensor, net: Any, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
+    """The layer without gradients, its weights generated a few phases at a time and never written to memory."""
+    basis = net.packed_basis().to(x.dtype).contiguous()
+    features = net.features(phase_points(vertical, horizontal, "offset", x)).to(x.dtype)
+    shape = (len(x), net.out_channels, vertical.out_size, horizontal.out_size)
+    out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    pixels = channels_innermost(x)
+    channels = (net.in_channels, net.out_channels)
+    layer = describe_layer(vertical, horizontal, channels, None, features=features, basis=basis)
+    require_kernels(x.device).run([(layer, pixels.data_ptr(), out.data_ptr(), len(x))], [1], x.dtype)
+    return out
 
 
 def require_kernels(device: torch.device) -> Kernels:
@@ -75,10 +94,10 @@ def packed_weights(
     Returns:
         [P, panels, K_h, K_w, C_in, 16], phases P_h P_w row by row; output channel o is in panel o / 16.
     """
-    pack = getattr(kernel, "packed", None)
-    if pack is not None and kernel_input == "offset":
-        packed: Tensor = pack(phase_points(vertical, horizontal, kernel_input, like)).to(like.dtype)
-        return packed, kernel.out_channels  # type: ignore[attr-defined]  # comes with `packed`, see InternalNet
+    net: Any = getattr(kernel, "net", kernel)
+    if hasattr(net, "packed") and kernel_input == "offset":  # an InternalNet
+        packed: Tensor = net.packed(phase_points(vertical, horizontal, kernel_input, like)).to(like.dtype)
+        return packed, net.out_channels
     weights = phase_weights(kernel, vertical, horizontal, kernel_input, like=like).to(like.dtype)
     return pack_weights(weights), weights.shape[2]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccnet import CCConv2d, CcnetError, available_backends, cc_conv2d
+from ccnet import CCConv2d, CcnetError, InternalNet, available_backends, cc_conv2d
 from ccnet.backends.discrete import ROWS_MIN_IMAGES
 
 
@@ -181,3 +181,16 @@ def test_a_copy_and_a_layer_with_its_state_give_the_same_output():
     for other in (restored, copy.deepcopy(layer)):
         assert torch.equal(other(x, 0.8), layer(x, 0.8))
     assert set(layer.state_dict()) == {"bias", *(f"kernel.{name}" for name in layer.kernel.state_dict())}
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_an_internal_net_of_another_input_or_shape_is_refused(grad):
+    x = torch.zeros(1, 2, 6, 6)
+    with torch.set_grad_enabled(grad):
+        for net in (
+            InternalNet(2, 4, (3, 3), kernel_input="distance"),
+            InternalNet(2, 4, (2, 3)),
+            InternalNet(3, 4, (3, 3)),
+        ):
+            with pytest.raises(CcnetError, match="the kernel must map points"):
+                cc_conv2d(x, net, 3, scale=Fraction(2, 3), kernel_input="offset")
