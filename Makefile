@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml requirements.lock $(NATIVE)
 	@rm -f ccnet/native/_kernels*.so  # or a build that fails would leave those of older sources
 	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import ccnet.native as native; found = native.kernels(); print("native kernels:", \
-		f"built, with {found.instruction_set} on this processor" if found else f"none, the slower torch paths run: {native.why_missing()}")'
+		f"built, with {found.instruction_set} on this processor" if found else f"none, the slower torch paths run: {native.why_missing()}: make --always-make setup")'
 	@touch $@
 
 serve: $(STAMP) ## start the service with the shipped checkpoint (HOST= PORT= DEVICE=)

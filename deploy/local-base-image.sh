@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Make the two images that the project builds on, from Debian packages, on a machine that reaches no image registry.
+# Make the images that the project builds on, from Debian packages, on a machine that reaches no image registry.
 #
 #   deploy/local-base-image.sh python IMAGE        Debian with python3: the Dockerfile's BASE_IMAGE
+#   deploy/local-base-image.sh build IMAGE         the same with g++: the Dockerfile's BUILD_IMAGE
 #   deploy/local-base-image.sh prometheus IMAGE    Debian with prometheus: the compose file's PROMETHEUS_IMAGE
 #
 # Needs root, debootstrap and a running Docker engine. SUITE (bookworm) and MIRROR (what this machine's apt uses, else
@@ -9,7 +10,7 @@
 # pip works there too where a proxy of the house signs connections.
 set -euo pipefail
 
-usage() { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 
 [[ $# == 2 ]] || usage
 kind=$1 image=$2
@@ -17,8 +18,9 @@ suite=${SUITE:-bookworm}
 mirror=${MIRROR:-$(apt-get indextargets --format '$(SITE)' "Codename: $suite" 2>/dev/null | head -n 1)}
 
 case $kind in
-  python)
+  python | build)
     packages=python3,python3-venv,ca-certificates
+    if [[ $kind == build ]]; then packages+=,g++; fi
     changes=(--change 'ENV LANG=C.UTF-8' --change 'CMD ["python3"]') ;;
   prometheus)
     packages=prometheus,ca-certificates

@@ -2,10 +2,11 @@
 
     make docker-smoke
 
-Checks, in this order: the image's health check turns healthy; the container cannot write and runs without rights;
-real pictures are classified, most of them rightly; the same seed gives the same answer twice; Prometheus scrapes the
-service, has its series and knows the alerts; a stop drains and ends with status 0. Whatever happens, the containers,
-their network and volume are removed at the end; images stay.
+Checks, in this order: the image's health check turns healthy; the container cannot write and has neither rights nor a
+compiler; a request without a seed finds its weights prepared; real pictures are classified, most of them rightly; the
+same seed gives the same answer twice; Prometheus scrapes the service, has its series and knows the alerts; a stop
+drains and ends with status 0. Whatever happens, the containers, their network and volume are removed at the end; images
+stay.
 
 Images and build arguments come from the environment, as docker-compose.yml says (BASE_IMAGE, PROMETHEUS_IMAGE, ...).
 """
@@ -132,6 +133,7 @@ def check_hardening(stack: Stack) -> None:
     assert stack.run_inside("ccnet", "touch", "/srv/ccnet/x").returncode != 0, "the root file system can be written to"
     bindings = [binding for ports in facts["NetworkSettings"]["Ports"].values() for binding in ports or []]
     assert {binding["HostIp"] for binding in bindings} == {"127.0.0.1"}, bindings
+    assert stack.run_inside("ccnet", "sh", "-c", "command -v cc gcc g++").returncode != 0, "a compiler is in the image"
     say("runs as user 10001 on a read-only file system, reachable from this machine alone")
 
 
@@ -159,6 +161,24 @@ def check_classification(client: httpx.Client) -> None:
     logits = [np.array([result["logits"] for result in results]) for results in (first, second)]
     np.testing.assert_allclose(logits[0], logits[1], atol=1e-4)
     say(f"{right} of {len(names)} pictures named rightly, twice the same with the same seed")
+
+
+def check_prepared_weights(client: httpx.Client) -> None:
+    """A request without a seed finds its weights prepared; says which kernels the image has."""
+
+    def events() -> dict[str, float]:
+        lines = client.get("/metrics").raise_for_status().text.splitlines()
+        found = [line.rpartition(" ") for line in lines if line.startswith("ccnet_plan_cache_events_total{")]
+        return {name: float(value) for name, _, value in found}
+
+    before = events()
+    client.post("/v1/classify", files={"images": sample_pictures()[0][0]}).raise_for_status()
+    made = {name.split('"')[1]: value - before[name] for name, value in events().items()}
+    assert made["hit"] > 0, made
+    assert made["miss"] == 0, made
+    models = client.get("/v1/models").raise_for_status().json()["models"]
+    computes = ", ".join(f"{model['name']} {model['backend']} {model['instruction_set']}" for model in models)
+    say(f"a request without a seed found its weights prepared; how models compute: {computes}")
 
 
 def check_prometheus(client: httpx.Client) -> None:
@@ -196,6 +216,7 @@ def main() -> None:
         )
         check_hardening(stack)
         with httpx.Client(base_url=f"http://127.0.0.1:{stack.ports['HTTP_PORT']}", timeout=60) as client:
+            check_prepared_weights(client)
             check_classification(client)
         with httpx.Client(base_url=f"http://127.0.0.1:{stack.ports['PROMETHEUS_PORT']}", timeout=10) as client:
             check_prometheus(client)
