@@ -17,7 +17,7 @@ from ccnet.errors import CcnetError
 from ccnet.gpu import EnsembleProgram, Precision, supports
 from ccnet.grid import whole_number
 from ccnet.models import CCNet, ConvNet, require_images
-from ccnet.passes import plan_passes
+from ccnet.passes import can_plan, plan_passes
 from ccnet.plan_cache import PlanCache, Stamp
 from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale_sequences
 
@@ -52,7 +52,8 @@ class ScaleEnsemble:
     Args:
         model: a CCNet; put it in eval mode and on its device first.
         std, method, max_numerator: of the sampler that draws members by seed (see `sample_scale_sequences`).
-        max_images_per_pass: images of one forward pass; larger batches are cut.
+        max_images_per_pass: most images of one forward pass; larger batches are cut (on a CPU at `MAX_PASSES` in any
+            case).
         plans: where prepared layers are kept; None makes a cache of `ccnet.plan_cache.DEFAULT_BYTES` for this ensemble.
         precision: of products on a GPU (see `ccnet.gpu.EnsembleProgram`); elsewhere they have the model's dtype.
 
@@ -101,9 +102,9 @@ class ScaleEnsemble:
     @torch.inference_mode()
     def prepare(self, sequences: Sequence[ScaleSequence]) -> None:
         """Keep these members' prepared layers now, as far as the cache has room, so that their first use is fast."""
-        if supports(self._device):
+        if self._has_program:
             self._program(tuple(sequences), keep=True)
-        elif self._has_plans:
+        elif can_plan(self.model):
             for sequence in sequences:
                 plan_passes(self.model, [sequence], self.plans, keep=True)
 
@@ -136,9 +137,10 @@ class ScaleEnsemble:
         return EnsembleOutput(aggregate_logits(member_logits, aggregate), member_logits, members)
 
     @property
-    def _has_plans(self) -> bool:
-        """Whether the model's backend has plans; the literal ones do not."""
-        return self.model.backend in ("native", "discrete")
+    def _has_program(self) -> bool:
+        """Whether the members run as one program on a GPU; it computes in float32 at most."""
+        parameter = next(self.model.parameters())
+        return supports(parameter.device) and parameter.dtype == torch.float32 and can_plan(self.model)
 
     @property
     def _device(self) -> torch.device:
@@ -160,10 +162,12 @@ class ScaleEnsemble:
     def _member_logits(self, x: Tensor, members: Sequence[ScaleSequence]) -> Tensor:
         """[k, N, classes], in the order of the members."""
         require_images(x, self.model.in_channels, self.model.in_size)
-        if self._has_plans and supports(self._device):
+        if self._has_program:
             return self._program(tuple(members))(x)
-        chunks = x.split(min(self.max_images_per_pass, MAX_PASSES)) if len(x) else (x,)
-        if not self._has_plans:
+        planned = can_plan(self.model)
+        most = min(self.max_images_per_pass, MAX_PASSES) if planned else self.max_images_per_pass
+        chunks = x.split(most) if len(x) else (x,)
+        if not planned:
             return torch.stack([torch.cat([self.model(chunk, member) for chunk in chunks]) for member in members])
         # Members that share a prefix stand next to each other, so that cuts seldom part them.
         order = sorted(range(len(members)), key=lambda member: members[member].scales)

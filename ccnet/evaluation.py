@@ -18,7 +18,7 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,10 @@ from ccnet import provenance
 from ccnet.augmentation import derived_seed
 from ccnet.checkpoint import Checkpoint, write_metrics
 from ccnet.data import ImageDataset
+from ccnet.ensemble import MAX_PASSES
 from ccnet.errors import CcnetError
+from ccnet.models import CCNet
+from ccnet.passes import can_plan, plan_passes
 from ccnet.preprocessing import Preprocessing
 from ccnet.progress import ProgressReport
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
@@ -124,16 +127,24 @@ def member_logits(
     was_training = network.training
     with ProgressReport(f"evaluating {dataset.name}", total, enabled=progress, stream=sys.stderr) as report:
         network.eval()
-        # Sequence by sequence, so that weights which a network keeps for a sequence serve all its batches.
         for arguments in passes:
+            run = _pass_of(network, arguments)
             batches = []
             for start in range(0, len(dataset), batch_size):
                 x = preprocessing(dataset.images[start : start + batch_size]).to(device)
-                batches.append(network(x, *arguments).float().cpu())
+                batches.append(run(x).float().cpu())
                 report.advance(len(x))
             members.append(torch.cat(batches))
     network.train(was_training)
     return torch.stack(members)
+
+
+def _pass_of(network: nn.Module, arguments: tuple[ScaleSequence, ...]) -> Callable[[Tensor], Tensor]:
+    """One member's pass; where the network has plans its weights are generated once for all batches."""
+    if arguments and isinstance(network, CCNet) and can_plan(network):
+        plan = plan_passes(network, arguments)
+        return lambda x: torch.cat([plan(images)[0] for images in x.split(MAX_PASSES)])
+    return lambda x: network(x, *arguments)
 
 
 def _network(model: Checkpoint | nn.Module, preprocessing: Preprocessing | None) -> tuple[nn.Module, Preprocessing]:

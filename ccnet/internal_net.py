@@ -65,8 +65,10 @@ class InternalNet(nn.Module):
         taps = math.prod(self.kernel_size) if kernel_input == "offset" else 1
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.last = nn.Linear(widths[-1], self.out_channels * self.in_channels * taps)
-        self.moves = 0  # how often `.to()` and its like may have put other values into the same parameters
         self.reset_parameters()
+
+    # How often `.to()` and its like may have put other values into the same parameters; see `ccnet.plan_cache.Stamp`.
+    moves = 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "InternalNet":
         self.moves += 1
@@ -122,6 +124,10 @@ class InternalNet(nn.Module):
         """
         weights = self.features(points) @ self.packed_basis()
         return weights.view(len(points), -1, *self.kernel_size, self.in_channels, PANEL)
+
+    def is_plain(self) -> bool:
+        """Whether a call of the module computes `forward` as it stands here: no subclass's, no hooks around it."""
+        return type(self).forward is InternalNet.forward and not (self._forward_hooks or self._forward_pre_hooks)
 
     def _with_bias(self) -> Tensor:
         """The last layer's weights and, as one more column, its bias."""

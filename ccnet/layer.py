@@ -10,6 +10,7 @@ from ccnet.backends import get_backend
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid, ScalePair, exact_scales, whole_number
 from ccnet.internal_net import InternalNet
+from ccnet.native.library import PANEL
 from ccnet.plan_cache import PlanCache, Stamp
 from ccnet.plans import Basis, LayerPlan, can_generate, plan_layer
 from ccnet.types import Kernel, KernelInput
@@ -111,7 +112,8 @@ class CCConv2d(nn.Module):
         self.backend = backend
         self.kernel = InternalNet(in_channels, out_channels, self.kernel_size, kernel_input=kernel_input, hidden=hidden)
         self.in_channels, self.out_channels = self.kernel.in_channels, self.kernel.out_channels
-        self.bias: nn.Parameter | None = None
+        self.bias: nn.Parameter | None
+        self.register_parameter("bias", None)
         if bias:
             bound = (self.in_channels * self.kernel_size[0] * self.kernel_size[1]) ** -0.5  # as nn.Conv2d
             self.bias = nn.Parameter(nn.init.uniform_(torch.empty(self.out_channels), -bound, bound))
@@ -202,7 +204,10 @@ class CCConv2d(nn.Module):
             return make(generate=False)
         once = None if keep or not can_generate(self.kernel, self.backend) else lambda: make(generate=True)
         key = self.plan_key(vertical, horizontal, always_native=always_native)
-        return cache.get(key, stamp, lambda: make(generate=False), once)
+        panels = -(-self.out_channels // PANEL)
+        filters = panels * PANEL * self.in_channels * self.kernel_size[0] * self.kernel_size[1]
+        nbytes = vertical.period * horizontal.period * filters * self.kernel.last.weight.element_size()
+        return cache.get(key, stamp, lambda: make(generate=False), once, nbytes)
 
     def plan_key(self, vertical: AxisGrid, horizontal: AxisGrid, *, always_native: bool = False) -> Hashable:
         """Under which key a cache keeps a plan of this layer."""
@@ -224,7 +229,8 @@ class _Checked:
     """A kernel whose weights come in `dtype`, with a clear error when they are of another shape than the layer's.
 
     Attributes:
-        net: the kernel itself where it is an `InternalNet` of the layer's shape, which can pack its weights; else None.
+        net: the kernel itself where it is an `InternalNet` of the layer's shape and nothing else happens in its call,
+            so that its weights may be packed by other ways than calling it; else None.
     """
 
     def __init__(
@@ -234,7 +240,7 @@ class _Checked:
         self._kernel, self._dtype = kernel, dtype
         self._shape = (in_channels, *(() if kernel_input == "distance" else (kernel_height, kernel_width)))
         self.net: InternalNet | None = None
-        if isinstance(kernel, InternalNet) and kernel.kernel_input == kernel_input:
+        if isinstance(kernel, InternalNet) and kernel.is_plain() and kernel.kernel_input == kernel_input:
             self.net = kernel if (kernel.in_channels, *kernel.kernel_size) == sizes else None
 
     def __call__(self, points: Tensor) -> Tensor:

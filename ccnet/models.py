@@ -56,7 +56,6 @@ class CCNet(nn.Module):
             for j, (out, size, _) in enumerate(TABLE_3)
         )
         self.head = _head(self.in_size, self.classes)
-        self.moves = 0  # as `InternalNet.moves`, for the head
         self.config: dict[str, Any] = {
             "in_channels": self.in_channels,
             "classes": self.classes,
@@ -64,6 +63,8 @@ class CCNet(nn.Module):
             "kernel_input": kernel_input,
             "hidden": list(hidden),
         }
+
+    moves = 0  # as `InternalNet.moves`, for the head
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CCNet":
         self.moves += 1

@@ -73,7 +73,12 @@ class PassPlan:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Member logits: images [N, C, H, W] -> [k, N, classes], one row a member."""
+        """Member logits: images [N, C, H, W] -> [k, N, classes], one row a member.
+
+        Raises:
+            CcnetError: images of another size, number of channels, dtype or device than the network's.
+        """
+        self.plans[0][0].require_input(x)
         leaves = self._native(x, self.head) if isinstance(self.head, HeadPlan) else self._torch(x, self.head)
         every = self.tree.leaves == tuple(range(len(leaves)))
         return leaves if every else leaves[list(self.tree.leaves)]
@@ -89,7 +94,7 @@ class PassPlan:
         """[leaves, N, classes], in one call of the kernels; levels write to two buffers in turn."""
         images, leaves = len(x), len(self.tree.levels[-1])
         rows = leaves * images
-        out = torch.empty(leaves, images, head.widths[-1], dtype=x.dtype)
+        out = torch.empty(leaves, images, head.widths[-1], dtype=x.dtype, device="cpu")
         if not images:
             return out
         sizes = [[plan.values(images) for plan in level] for level in self.plans]
@@ -132,10 +137,10 @@ def plan_passes(
         SequenceError: a member that the network cannot run.
     """
     name = (id(model), "passes", tuple(sequences), tuple(layer.backend for layer in model.layers))
-    found: PassPlan | None = None if cache is None else cache.get_bundle(name)
+    found: PassPlan | None = None if cache is None else cache.get_bundle(name, model)
     if found is not None:
         return found
-    stamp = Stamp(model)
+    whole = Stamp(model)
     layers = [layer for layer in model.layers if isinstance(layer, CCConv2d)]
     tree = _tree(tuple(sequences), tuple(layer.kernel_size for layer in layers), model.in_size)
     stamps = [layer.stamp() for layer in layers]
@@ -146,7 +151,9 @@ def plan_passes(
         )
         for layer, stamp, nodes in zip(layers, stamps, tree.levels, strict=True)
     )
-    is_native = all(plan.native is not None for level in plans for plan in level)
+    dtypes = {plan.dtype for level in plans for plan in level} | {weight.dtype for weight in model.head.parameters()}
+    is_native = all(plan.native is not None for level in plans for plan in level) and len(dtypes) == 1
+    is_native = is_native and _is_packable(model.head)
     head_key = (id(model), "head")
     head: HeadPlan | nn.Module = model.head
     if is_native:
@@ -158,7 +165,7 @@ def plan_passes(
             for layer, nodes in zip(layers, tree.levels, strict=True)
             for node in nodes
         ]
-        cache.keep_bundle(name, stamp, made, [*parts, head_key])
+        cache.keep_bundle(name, whole, made, [*parts, head_key])
     return made
 
 
@@ -181,7 +188,7 @@ def _buffer(turn: int, size: int, dtype: torch.dtype) -> Tensor:
     buffer = _buffers.kept.get((turn, dtype))
     if buffer is None or len(buffer) < size:
         with torch.inference_mode(False):
-            buffer = torch.empty(size, dtype=dtype)
+            buffer = torch.empty(size, dtype=dtype, device="cpu")
         if buffer.nbytes <= KEPT_BUFFER_BYTES:
             _buffers.kept[turn, dtype] = buffer
     return buffer
@@ -201,6 +208,34 @@ def _addresses(buffer: Tensor, sizes: Sequence[int]) -> list[int]:
         addresses.append(address)
         address += size * buffer.element_size()
     return addresses
+
+
+def can_plan(model: CCNet) -> bool:
+    """Whether planned passes compute what calling the model does: a backend with plans, and nobody's own additions.
+
+    Subclasses with another `forward` and hooks on the network, its convolutions or its head are called by the model
+    and not by plans.
+    """
+    usual = type(model).forward is CCNet.forward and type(model).features is CCNet.features
+    modules = [model, model.head, *model.layers, *model.head]
+    return (
+        usual
+        and model.backend in ("native", "discrete")
+        and all(type(layer).forward is CCConv2d.forward for layer in model.layers)
+        and not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    )
+
+
+def _is_packable(head: nn.Module) -> bool:
+    """Whether a head is what `_plan_head` packs: Flatten, then Linear layers with biases and a ReLU between them."""
+    modules = list(head) if isinstance(head, nn.Sequential) else []
+    kinds = [nn.Flatten, *([nn.Linear, nn.ReLU] * (len(modules) // 2))][: len(modules)]
+    return (
+        len(modules) >= 2
+        and len(modules) % 2 == 0
+        and all(type(module) is kind for module, kind in zip(modules, kinds, strict=True))
+        and all(module.bias is not None for module in modules[1::2])
+    )
 
 
 def _plan_head(model: CCNet) -> HeadPlan:

@@ -1,22 +1,25 @@
 """Keeping prepared plans within a budget of bytes, and never using one that no longer fits its parameters.
 
 A plan that is kept is used only while the parameters behind it are the same tensors, unchanged: an optimiser's step
-(of any optimiser: fused ones change parameters without counting it), `load_state_dict`, `.to()`, changes in place and a
-replaced parameter all make it stale, and it is then made anew. The one change that torch gives no sign of is one
-through `.data` (`p.data.mul_(2)`): call `PlanCache.clear` after it.
+(of any optimiser in the process: fused ones change parameters without counting it), `load_state_dict`, `.to()`,
+changes in place and a replaced parameter all make it stale, and it is then made anew. Changes that go around torch give
+no sign: through `.data` (`p.data.mul_(2)`), a shared NumPy array, or optimiser steps replayed from a CUDA graph. Call
+`PlanCache.clear` after those.
 """
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 DEFAULT_BYTES = 512 * 2**20
-_REMEMBERED = 1_000  # bundles, and plans used once, that a cache remembers
+_REMEMBERED = 1_000  # bundles, and plans used but not kept, that a cache remembers
 
 
 class Sized(Protocol):
@@ -53,6 +56,7 @@ class CacheStats:
 class _Entry(Generic[Plan]):
     plan: Plan
     stamp: "Stamp"
+    used: int  # when it was last used, by the cache's count of uses
 
 
 @dataclass(eq=False)
@@ -68,12 +72,18 @@ class PlanCache:
     A plan is made outside the lock and by one thread: others that want the same one wait for it, those that want
     another do not. A plan that alone exceeds the budget is made and used, but not kept.
 
+    A plan that can also be had without keeping it (`make_once`) is kept from its second use on, and only if what it
+    would push out has not been used since its own last use. So plans that are used in turn and do not all fit do not
+    push out each other for ever: the first ones stay, the others are made once each time.
+
     A bundle is something made of several kept plans, such as a whole pass: it takes no bytes of its own, saves looking
     its plans up one by one, and leaves with the first of them.
 
+    A copy of a cache, or one sent to another process, is empty: plans hold addresses.
+
     Args:
         max_bytes: budget; 0 keeps nothing.
-        on_event: told "hit", "miss" or "evict" as it happens, for metrics.
+        on_event: told "hit", "miss" or "evict" after it happened, from the thread in which it did, for metrics.
 
     Example:
         >>> cache = PlanCache(100 * 2**20)
@@ -87,11 +97,15 @@ class PlanCache:
         self._entries: OrderedDict[Hashable, _Entry[Any]] = OrderedDict()
         self._bundles: OrderedDict[Hashable, _Bundle] = OrderedDict()
         self._bundles_of: dict[Hashable, set[Hashable]] = {}  # of each part
-        self._used_once: OrderedDict[Hashable, Stamp] = OrderedDict()
-        self._making: dict[Hashable, threading.Event] = {}
+        self._not_kept: OrderedDict[Hashable, tuple[int, int]] = OrderedDict()  # hash of the stamp, and when used
+        self._making: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
+        self._uses = 0
         self._nbytes = 0
         self._counts = {"hit": 0, "miss": 0, "evict": 0}
+
+    def __reduce__(self) -> tuple[type["PlanCache"], tuple[int]]:
+        return PlanCache, (self.max_bytes,)
 
     @property
     def stats(self) -> CacheStats:
@@ -107,10 +121,15 @@ class PlanCache:
         with self._lock:
             for key in list(self._entries):
                 self._drop(key)
-            self._used_once.clear()
+            self._not_kept.clear()
 
     def get(
-        self, key: Hashable, stamp: "Stamp", make: Callable[[], Plan], make_once: Callable[[], Plan] | None = None
+        self,
+        key: Hashable,
+        stamp: "Stamp",
+        make: Callable[[], Plan],
+        make_once: Callable[[], Plan] | None = None,
+        nbytes: int = 0,
     ) -> Plan:
         """The plan of a key, made if there is none or if it was made for another stamp.
 
@@ -118,51 +137,63 @@ class PlanCache:
             key: what the plan is of.
             stamp: of the parameters it depends on, taken before `make` reads them.
             make: makes a plan to be kept.
-            make_once: makes one that is not worth keeping, for the first use; None keeps at once.
+            make_once: makes one that takes no memory worth keeping, for uses that are not worth it; None keeps at once.
+            nbytes: about how many bytes the plan of `make` has.
         """
-        if make_once is not None and self._is_first_use(key, stamp):
-            return make_once()
-        while True:
-            with self._lock:
-                entry = self._entries.get(key)
-                if entry is not None and entry.stamp == stamp:
-                    self._entries.move_to_end(key)
-                    self._count("hit")
-                    found: Plan = entry.plan
-                    return found
+        mine: Future[Any] | None = None
+        others: Future[Any] | None = None
+        with self._lock:
+            self._uses += 1
+            entry = self._entries.get(key)
+            if entry is not None and entry.stamp != stamp:
+                entry = None
+            if entry is not None:
+                self._touch(key)
+            elif make_once is None or self._is_worth_keeping(key, stamp, nbytes):
                 others = self._making.get((key, stamp))
                 if others is None:
-                    mine = self._making[key, stamp] = threading.Event()
-                    self._count("miss")
-                    break
-            others.wait()
-        try:
-            plan = make()
-            self._keep(key, _Entry(plan, stamp))
-            return plan
-        finally:
-            with self._lock:
-                del self._making[key, stamp]
-            mine.set()
+                    mine = self._making[key, stamp] = Future()
+            event = "miss" if entry is None and others is None else "hit"
+            self._counts[event] += 1
+        plan: Plan
+        if entry is not None:
+            plan = entry.plan
+        elif others is not None:
+            plan = others.result()
+        elif mine is not None:
+            plan = self._make(key, stamp, make, mine)
+        else:
+            assert make_once is not None
+            plan = make_once()
+        self._tell(event)
+        return plan
 
-    def get_bundle(self, key: Hashable) -> Any | None:
-        """What was kept by `keep_bundle` under this key, if all its parts are still there and unchanged, else None."""
+    def get_bundle(self, key: Hashable, module: nn.Module) -> Any | None:
+        """What was kept by `keep_bundle` under this key, if all its parts are still there and unchanged, else None.
+
+        Args:
+            key: what it is of.
+            module: the one whose stamp it was kept with; another module under the same key does not get it.
+        """
         with self._lock:
             bundle = self._bundles.get(key)
-            if bundle is None or not bundle.stamp.holds():
+            if bundle is None or not bundle.stamp.holds_for(module):
                 return None
+            self._uses += 1
             self._bundles.move_to_end(key)
             for part in bundle.parts:
-                self._entries.move_to_end(part)
-                self._count("hit")
-            return bundle.value
+                self._touch(part)
+            self._counts["hit"] += len(bundle.parts)
+        for _ in bundle.parts:
+            self._tell("hit")
+        return bundle.value
 
     def keep_bundle(self, key: Hashable, stamp: "Stamp", value: Any, parts: Sequence[Hashable]) -> None:
         """Keep what is made of the plans under these keys for as long as all of them are kept.
 
         Args:
             key: what it is of.
-            stamp: of all parameters that its parts depend on, taken before they were looked up.
+            stamp: of the module that all its parts depend on, taken before they were looked up.
             value: the bundle.
             parts: keys of plans; where one is not kept, neither is the bundle.
         """
@@ -177,29 +208,63 @@ class PlanCache:
             if len(self._bundles) > _REMEMBERED:
                 self._drop_bundle(next(iter(self._bundles)))
 
-    def _is_first_use(self, key: Hashable, stamp: "Stamp") -> bool:
+    def _make(self, key: Hashable, stamp: "Stamp", make: Callable[[], Plan], mine: "Future[Any]") -> Plan:
+        """Make a plan for this thread and those that wait for it."""
+        evicted = 0
+        try:
+            plan = make()
+        except BaseException as error:
+            with self._lock:
+                del self._making[key, stamp]
+            mine.set_exception(error)
+            raise
         with self._lock:
-            entry = self._entries.get(key)
-            if (entry is not None and entry.stamp == stamp) or self._used_once.get(key) == stamp:
-                return False
-            self._used_once[key] = stamp
-            self._used_once.move_to_end(key)
-            if len(self._used_once) > _REMEMBERED:
-                self._used_once.popitem(last=False)
-            self._count("miss")
-            return True
+            evicted = self._keep(key, plan, stamp)
+            del self._making[key, stamp]
+        mine.set_result(plan)
+        for _ in range(evicted):
+            self._tell("evict")
+        return plan
 
-    def _keep(self, key: Hashable, entry: _Entry[Any]) -> None:
-        with self._lock:
-            if key in self._entries:
-                self._drop(key)
-            if entry.plan.nbytes > self.max_bytes:
-                return
-            self._entries[key] = entry
-            self._nbytes += entry.plan.nbytes
-            while self._nbytes > self.max_bytes:
-                self._drop(next(iter(self._entries)))
-                self._count("evict")
+    def _is_worth_keeping(self, key: Hashable, stamp: "Stamp", nbytes: int) -> bool:
+        """Whether a plan was used before, and since then nothing of what it would push out; else note this use."""
+        state, last = self._not_kept.get(key, (None, 0))
+        if state == hash(stamp) and self._room_since(last) >= nbytes:
+            del self._not_kept[key]
+            return True
+        self._not_kept[key] = hash(stamp), self._uses
+        self._not_kept.move_to_end(key)
+        if len(self._not_kept) > _REMEMBERED:
+            self._not_kept.popitem(last=False)
+        return False
+
+    def _room_since(self, use: int) -> int:
+        """Bytes that are free, or held by plans that were last used before a use."""
+        room = self.max_bytes - self._nbytes
+        for entry in self._entries.values():  # the least recently used first
+            if entry.used >= use:
+                break
+            room += entry.plan.nbytes
+        return room
+
+    def _touch(self, key: Hashable) -> None:
+        self._entries.move_to_end(key)
+        self._entries[key].used = self._uses
+
+    def _keep(self, key: Hashable, plan: Sized, stamp: "Stamp") -> int:
+        """Keep a plan; how many others had to leave."""
+        if key in self._entries:
+            self._drop(key)
+        if plan.nbytes > self.max_bytes:
+            return 0
+        self._entries[key] = _Entry(plan, stamp, self._uses)
+        self._nbytes += plan.nbytes
+        evicted = 0
+        while self._nbytes > self.max_bytes:
+            self._drop(next(iter(self._entries)))
+            evicted += 1
+        self._counts["evict"] += evicted
+        return evicted
 
     def _drop(self, key: Hashable) -> None:
         """Forget a plan and the bundles that it is part of."""
@@ -214,32 +279,33 @@ class PlanCache:
             if not of_part:
                 del self._bundles_of[part]
 
-    def _count(self, event: str) -> None:
-        self._counts[event] += 1
+    def _tell(self, event: str) -> None:
+        """Tell of an event; never under the lock, so that the listener may look at the cache."""
         if self._on_event is not None:
             self._on_event(event)
 
 
 class Stamp:
-    """The state of a module's parameters: equal stamps mean the same tensors with the same values.
+    """The state of a module's parameters and buffers: equal stamps mean the same tensors with the same values.
 
-    Holds on to the parameters, so that no other tensor can take their place in memory while the stamp is compared.
-    Parameters made under `torch.inference_mode` keep no count of their changes; a stamp of one equals no other and
-    never holds. Modules that count in `moves` how often `_apply` was called (for `.to()` and its like, which may put
-    other values into the same place) are asked for that too.
+    Holds on to the tensors, so that no other can take their place in memory while the stamp is compared. Tensors made
+    under `torch.inference_mode` keep no count of their changes; a stamp of one equals no other and never holds. Modules
+    that count in `moves` how often `_apply` was called (for `.to()` and its like, which may put other values into the
+    same place) are asked for that too.
     """
 
-    __slots__ = ("_hash", "_members", "_moves", "_state", "_values")
+    __slots__ = ("_hash", "_members", "_module", "_moves", "_state", "_values")
 
     def __init__(self, module: nn.Module) -> None:
+        self._module = weakref.ref(module)
         self._members: list[tuple[dict[str, Any], str, object]] = []  # (a module's dictionary, name, what stands there)
         self._moves: list[tuple[dict[str, Any], int]] = []
         self._collect(module)
-        parameters = [member for _, _, member in self._members if isinstance(member, nn.Parameter)]
-        counted = not any(parameter.is_inference() for parameter in parameters)
-        self._values = tuple((p, p._version, p.data_ptr()) for p in parameters) if counted else None
+        tensors = [member for _, _, member in self._members if isinstance(member, Tensor)]
+        counted = not any(tensor.is_inference() for tensor in tensors)
+        self._values = tuple((t, t._version, t.data_ptr()) for t in tensors) if counted else None
         moves = tuple(count for _, count in self._moves)
-        self._state = (_optimizer_steps, moves, tuple(map(id, parameters)), tuple(v[1:] for v in self._values or ()))
+        self._state = (_optimizer_steps, moves, tuple(map(id, tensors)), tuple(v[1:] for v in self._values or ()))
         self._hash = hash(self._state)
 
     def holds(self) -> bool:
@@ -248,9 +314,13 @@ class Stamp:
             self._values is not None
             and self._state[0] == _optimizer_steps
             and all(names.get(name) is member for names, name, member in self._members)
-            and all(attributes["moves"] == count for attributes, count in self._moves)
-            and all(p._version == version and p.data_ptr() == place for p, version, place in self._values)
+            and all(attributes.get("moves", 0) == count for attributes, count in self._moves)
+            and all(t._version == version and t.data_ptr() == place for t, version, place in self._values)
         )
+
+    def holds_for(self, module: nn.Module) -> bool:
+        """Whether it is this module's stamp, and holds. (Another module may have come to lie where a dead one was.)"""
+        return self._module() is module and self.holds()
 
     def __hash__(self) -> int:
         return self._hash
@@ -265,10 +335,11 @@ class Stamp:
 
     def _collect(self, module: nn.Module) -> None:
         attributes = module.__dict__
-        if "moves" in attributes:
-            self._moves.append((attributes, attributes["moves"]))
-        parameters = attributes["_parameters"]
-        self._members.extend((parameters, name, parameter) for name, parameter in parameters.items())
+        if hasattr(type(module), "moves"):
+            self._moves.append((attributes, attributes.get("moves", 0)))
+        for kind in ("_parameters", "_buffers"):
+            tensors = attributes[kind]
+            self._members.extend((tensors, name, tensor) for name, tensor in tensors.items())
         children = attributes["_modules"]
         for name, child in children.items():
             self._members.append((children, name, child))

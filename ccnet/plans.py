@@ -1,13 +1,13 @@
 """Prepared plans: everything of a pass that does not depend on the images, made once and kept within a bound.
 
 In inference a layer's weights follow from its parameters, its input size and its scale alone. A `LayerPlan` holds them
-in the layout that its path wants, and says which path that is; a `PlanCache`
-(`ccnet.plan_cache`) keeps plans, the least recently used ones
-leaving first when their bytes exceed its budget.
+in the layout that its path wants, and says which path that is; a `PlanCache` (`ccnet.plan_cache`) keeps plans, the
+least recently used ones leaving first when their bytes exceed its budget.
 
 Most scale sequences are met once. The native kernels can generate a few phases' weights in a core's cache just before
 they apply them, which costs about what reading 42 MB of kept weights costs, and far less than writing them to fresh
-memory. So a plan's first use keeps nothing, its second use keeps the weights, and later ones find them.
+memory. So a plan's first use keeps nothing, its second use keeps the weights where there is room, and later ones find
+them.
 """
 
 import math
@@ -36,6 +36,8 @@ class LayerPlan:
     Attributes:
         vertical, horizontal: the axes' grids.
         channels: (C_in, C_out).
+        dtype: of inputs, weights and outputs.
+        device: where they are.
         weights: the phases' weights: packed for the native kernels, else [P_h, P_w, C_out, C_in, K_h, K_w]; None where
             the native kernels generate them in every pass.
         bias: [C_out], for the native kernels filled up to whole panels; None without one.
@@ -45,6 +47,8 @@ class LayerPlan:
     vertical: AxisGrid
     horizontal: AxisGrid
     channels: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
     weights: Tensor | None
     bias: Tensor | None
     native: tuple[Layer, Layer] | None
@@ -73,14 +77,32 @@ class LayerPlan:
         """Numbers in the output."""
         return math.prod(self.out_shape(images))
 
+    def require_input(self, x: Tensor) -> None:
+        """Refuse what the plan was not made for; the kernels would read beyond its end.
+
+        Raises:
+            CcnetError: saying what the plan takes.
+        """
+        shape = (self.channels[0], self.vertical.in_size, self.horizontal.in_size)
+        if tuple(x.shape[1:]) != shape or x.dtype != self.dtype or x.device.type != self.device.type:
+            raise CcnetError(
+                f"this plan takes {self.dtype} [N, {shape[0]}, {shape[1]}, {shape[2]}] on {self.device}; "
+                f"got {x.dtype} {list(x.shape)} on {x.device}"
+            )
+
     def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
-        """[N, C_in, H, W] -> [N, C_out, H', W'], without gradients, negative values set to 0 with `relu`."""
+        """[N, C_in, H, W] -> [N, C_out, H', W'], without gradients, negative values set to 0 with `relu`.
+
+        Raises:
+            CcnetError: x of another size, number of channels, dtype or device than the plan's.
+        """
+        self.require_input(x)
         with torch.no_grad():
             if self.native is None:
                 assert self.weights is not None
                 out = discrete.apply_weights(x, self.weights, self.vertical, self.horizontal, self.bias)
                 return out.relu_() if relu else out
-            out = torch.empty(self.out_shape(len(x)), dtype=x.dtype, memory_format=torch.channels_last)
+            out = torch.empty(self.out_shape(len(x)), dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
             pixels = native.channels_innermost(x)
             if len(x):
                 node = (self.native[relu], pixels.data_ptr(), out.data_ptr(), len(x))
@@ -133,11 +155,11 @@ def plan_layer(
         is_native = uses_native(kernel, backend)
         if not is_native or (not always_native and native.choose_path(vertical, horizontal) == "convolution"):
             weights = phase_weights(kernel, vertical, horizontal, kernel.kernel_input, like=like).to(like.dtype)
-            return LayerPlan(vertical, horizontal, channels, weights, bias, None)
+            return LayerPlan(vertical, horizontal, channels, like.dtype, like.device, weights, bias, None)
         if bias is not None:
             bias = nn.functional.pad(bias, (0, -len(bias) % PANEL))
-        if kernel.kernel_input == "distance":
-            packed: Tensor | None = native.packed_weights(kernel, vertical, horizontal, "distance", like)[0]
+        if kernel.kernel_input == "distance" or not kernel.is_plain():
+            packed: Tensor | None = native.packed_weights(kernel, vertical, horizontal, kernel.kernel_input, like)[0]
             features = values = None
         else:
             values = kernel.packed_basis().contiguous() if basis is None else basis().values
@@ -149,7 +171,7 @@ def plan_layer(
             )
             for relu in (False, True)
         )
-        return LayerPlan(vertical, horizontal, channels, packed, bias, (layers[0], layers[1]))
+        return LayerPlan(vertical, horizontal, channels, like.dtype, like.device, packed, bias, (layers[0], layers[1]))
 
 
 def uses_native(kernel: InternalNet, backend: str) -> bool:
@@ -170,11 +192,11 @@ def uses_native(kernel: InternalNet, backend: str) -> bool:
 
 def can_generate(kernel: InternalNet, backend: str) -> bool:
     """Whether passes can generate a layer's weights themselves."""
-    return kernel.kernel_input == "offset" and uses_native(kernel, backend)
+    return kernel.kernel_input == "offset" and kernel.is_plain() and uses_native(kernel, backend)
 
 
 def _generated(features: Tensor, basis: Tensor) -> Tensor:
     """Packed weights of all phases, [P, columns of the basis]."""
-    weights = torch.empty(len(features), basis.shape[1], dtype=basis.dtype)
+    weights = torch.empty(len(features), basis.shape[1], dtype=basis.dtype, device="cpu")
     native.require_kernels(basis.device).generate(features, basis, weights)
     return weights

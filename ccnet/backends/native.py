@@ -48,10 +48,12 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
     Source: arXiv 2006.11120, Sec. 5.
     """
     require_kernels(x.device)
+    if torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():  # neither sees what the kernels write
+        return discrete.apply(x, kernel, vertical, horizontal, kernel_input)
     if choose_path(vertical, horizontal) == "convolution":
         return discrete.apply(x, kernel, vertical, horizontal, kernel_input)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    net = getattr(kernel, "net", None)
+    net = _internal_net(kernel)
     if net is not None and kernel_input == "offset" and not torch.is_grad_enabled() and 0 < len(x) <= GENERATE_IMAGES:
         return _generate_and_apply(wide, net, vertical, horizontal).to(x.dtype)
     weights, out_channels = packed_weights(kernel, vertical, horizontal, kernel_input, like=wide)
@@ -64,12 +66,18 @@ def _generate_and_apply(x: Tensor, net: Any, vertical: AxisGrid, horizontal: Axi
     basis = net.packed_basis().to(x.dtype).contiguous()
     features = net.features(phase_points(vertical, horizontal, "offset", x)).to(x.dtype)
     shape = (len(x), net.out_channels, vertical.out_size, horizontal.out_size)
-    out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+    out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
     pixels = channels_innermost(x)
     channels = (net.in_channels, net.out_channels)
     layer = describe_layer(vertical, horizontal, channels, None, features=features, basis=basis)
     require_kernels(x.device).run([(layer, pixels.data_ptr(), out.data_ptr(), len(x))], [1], x.dtype)
     return out
+
+
+def _internal_net(kernel: Any) -> Any:
+    """The `InternalNet` that a kernel is or checks, if its weights may be packed without calling it, else None."""
+    net = getattr(kernel, "net", kernel)
+    return net if hasattr(net, "packed") and net.is_plain() else None
 
 
 def require_kernels(device: torch.device) -> Kernels:
@@ -94,8 +102,8 @@ def packed_weights(
     Returns:
         [P, panels, K_h, K_w, C_in, 16], phases P_h P_w row by row; output channel o is in panel o / 16.
     """
-    net: Any = getattr(kernel, "net", kernel)
-    if hasattr(net, "packed") and kernel_input == "offset":  # an InternalNet
+    net = _internal_net(kernel)
+    if net is not None and kernel_input == "offset":
         packed: Tensor = net.packed(phase_points(vertical, horizontal, kernel_input, like)).to(like.dtype)
         return packed, net.out_channels
     weights = phase_weights(kernel, vertical, horizontal, kernel_input, like=like).to(like.dtype)
@@ -156,7 +164,7 @@ def describe_layer(
 @lru_cache(maxsize=4096)
 def _starts(starts: tuple[int, ...], in_size: int, kernel_size: int) -> Tensor:
     """Window starts as int32; windows wholly outside the image are all alike, however far they are."""
-    return torch.tensor([max(-kernel_size, min(start, in_size)) for start in starts], dtype=torch.int32)
+    return torch.tensor([max(-kernel_size, min(start, in_size)) for start in starts], dtype=torch.int32, device="cpu")
 
 
 def channels_innermost(x: Tensor) -> Tensor:
@@ -178,7 +186,7 @@ class Native(torch.autograd.Function):
         ctx.out_channels = out_channels
         images, in_channels = x.shape[:2]
         shape = (images, out_channels, vertical.out_size, horizontal.out_size)
-        out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
+        out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
         if images:
             layer = describe_layer(vertical, horizontal, (in_channels, out_channels), weights)
             nodes = [(layer, pixels.data_ptr(), out.data_ptr(), images)]

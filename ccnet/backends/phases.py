@@ -48,5 +48,5 @@ def phase_points(vertical: AxisGrid, horizontal: AxisGrid, kernel_input: KernelI
 
 def _points(rows: list[float], columns: list[float], like: Tensor) -> Tensor:
     """Every (row, column) coordinate pair, rows first, [M, 2]."""
-    axes = [torch.tensor(axis, dtype=torch.float64) for axis in (rows, columns)]
+    axes = [torch.tensor(axis, dtype=torch.float64, device="cpu") for axis in (rows, columns)]
     return torch.cartesian_prod(*axes).to(points_dtype(like)).to(like.device)

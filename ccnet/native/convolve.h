@@ -121,23 +121,23 @@ static inline void find_rows(const Layer& layer, const T* image, int64_t top, in
 template <class T>
 static int64_t convolve_scratch(const Layer& layer) {
     constexpr int64_t R = Vectors<T>::rows;
-    return aligned(R * layer.k_h * sizeof(T*)) + (1 + R * layer.k_h) * layer.length() * sizeof(T);
+    return aligned(R * layer.k_h * sizeof(T*)) +
+           (1 + R * layer.k_h) * layer.length() * static_cast<int64_t>(sizeof(T));
 }
 
-// Tiles [part / parts) of one phase in images [n0, n1), for panels [first, last); `weights` are the phase's.
+// One share of a layer; `weights` are those of its phase.
 template <class T>
-static void convolve(const Layer& layer, const T* weights, const T* x, T* y, int64_t n0, int64_t n1, int64_t phase, int64_t part,
-                     int64_t parts, int64_t first, int64_t last, char* scratch) {
+static void convolve(const Layer& layer, const T* weights, const T* x, T* y, const Share& share, char* scratch) {
     constexpr int64_t R = Vectors<T>::rows;
     const int64_t length = layer.length();
     const T** rows = reinterpret_cast<const T**>(scratch);
     T* zeros = reinterpret_cast<T*>(scratch + aligned(R * layer.k_h * sizeof(T*)));
     T* patches = zeros + length;
     std::memset(zeros, 0, length * sizeof(T));
-    Pixels pixel(layer, phase, n0, n1);
+    Pixels pixel(layer, share.phase, share.n0, share.n1);
     const int64_t tiles = (pixel.count + R - 1) / R;
-    const int64_t last_tile = tiles * (part + 1) / parts;
-    int64_t tile = tiles * part / parts, done = pixel.count * tile / tiles;
+    const int64_t last_tile = tiles * (share.part + 1) / share.parts;
+    int64_t tile = tiles * share.part / share.parts, done = pixel.count * tile / tiles;
     pixel.skip(done);
     for (; tile < last_tile; ++tile) {
         const int64_t end = pixel.count * (tile + 1) / tiles;  // tiles of even size rather than a small last one
@@ -148,7 +148,7 @@ static void convolve(const Layer& layer, const T* weights, const T* x, T* y, int
                       patches + r * layer.k_h * length, zeros);
             out[r] = y + pixel.out();
         }
-        multiply<T>(windows, layer, rows, weights, first, last, out);
+        multiply<T>(windows, layer, rows, weights, share.first, share.last, out);
         done = end;
     }
 }

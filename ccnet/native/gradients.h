@@ -152,7 +152,8 @@ static void weight_gradient(const Layer& layer, const T* x, const T* grad_y, T* 
         int64_t count = 0;
         for (; count < GRADIENT_PIXELS && done < pixel.count; ++done, pixel.next()) {
             const int64_t m = layer.starts_h[pixel.i] + u;
-            const T* row = find_row(layer, x + pixel.image(), m, layer.starts_w[pixel.j], patches + count * length, zeros);
+            const int64_t left = layer.starts_w[pixel.j];
+            const T* row = find_row(layer, x + pixel.image(), m, left, patches + count * length, zeros);
             if (row == zeros) continue;
             const T* grad = grad_y + pixel.out() + panel * PANEL;
             if (channels < PANEL) {
@@ -164,6 +165,7 @@ static void weight_gradient(const Layer& layer, const T* x, const T* grad_y, T* 
             grads[count++] = grad;
         }
         for (int64_t first = 0; first < length; first += R)
-            add_values<T>(length - first < R ? length - first : R, count, windows, first, grads, grad_w + first * PANEL);
+            add_values<T>(length - first < R ? length - first : R, count, windows, first, grads,
+                          grad_w + first * PANEL);
     }
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <vector>
 
 #include <omp.h>
@@ -46,7 +47,7 @@ namespace avx512 {
 template <class T>
 struct Kernels {
     int64_t (*convolve_scratch)(const Layer&);
-    void (*convolve)(const Layer&, const T*, const T*, T*, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, char*);
+    void (*convolve)(const Layer&, const T*, const T*, T*, const Share&, char*);
     void (*transpose_phase)(const Layer&, const T*, T*, int64_t);
     void (*input_gradient)(const Layer&, const T*, T*, int64_t, int64_t, char*);
     int64_t (*weight_gradient_scratch)(const Layer&);
@@ -133,8 +134,8 @@ void run_item(const Kernels<T>& kernels, const Node& node, const Cut& c, int64_t
     for (int64_t phase = begin; phase < end; ++phase) {
         const T* weights = layer.weights ? static_cast<const T*>(layer.weights) + phase * layer.phase_size()
                                          : generated + (phase - begin - first) * panel_size;
-        kernels.convolve(layer, weights, static_cast<const T*>(node.x), static_cast<T*>(node.y), n0, n1, phase, part,
-                         c.parts, first, last, scratch);
+        kernels.convolve(layer, weights, static_cast<const T*>(node.x), static_cast<T*>(node.y),
+                         Share{n0, n1, phase, part, c.parts, first, last}, scratch);
     }
 }
 
@@ -255,8 +256,12 @@ int ccnet_instruction_set() {
 // Levels of nodes, one level after the other; nodes of a level are independent. 0, or 1 when memory ran out.
 int ccnet_run(const Node* nodes, const int64_t* levels, int64_t level_count, int is_double, int instruction_set,
               int threads) {
-    return is_double ? run<double>(nodes, levels, level_count, instruction_set, threads)
-                     : run<float>(nodes, levels, level_count, instruction_set, threads);
+    try {
+        return is_double ? run<double>(nodes, levels, level_count, instruction_set, threads)
+                         : run<float>(nodes, levels, level_count, instruction_set, threads);
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
 }
 
 // dL/dx and dL/dW (packed), either may be null. 0, or 1 when memory ran out.
@@ -276,7 +281,7 @@ void ccnet_generate(const void* features, const void* basis, void* out, int64_t 
         generate(static_cast<const double*>(features), static_cast<const double*>(basis), static_cast<double*>(out),
                  points, hidden, columns, instruction_set, threads);
     else
-        generate(static_cast<const float*>(features), static_cast<const float*>(basis), static_cast<float*>(out), points,
-                 hidden, columns, instruction_set, threads);
+        generate(static_cast<const float*>(features), static_cast<const float*>(basis), static_cast<float*>(out),
+                 points, hidden, columns, instruction_set, threads);
 }
 }

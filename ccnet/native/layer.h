@@ -47,6 +47,12 @@ struct Pixels {
     int64_t image() const { return n * layer.in_h * layer.in_w * layer.c_in; }
 };
 
+// What one call works on: of images [n0, n1) the output pixels of one phase, part `part` of `parts`, for panels
+// [first, last).
+struct Share {
+    int64_t n0, n1, phase, part, parts, first, last;
+};
+
 // Images that share one reading of a phase's weights: enough for about a hundred pixels.
 inline int64_t images_a_block(const Layer& layer, int64_t images) {
     const int64_t rounds = (layer.out_h * layer.out_w + layer.phases() - 1) / layer.phases();

@@ -1,11 +1,14 @@
 """Planned passes: the network's own answers, equal prefixes once, the same bits in every batch."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import pytest
 import torch
+from torch import nn
 
-from ccnet import CCConv2d, CCNet, ScaleEnsemble, ScaleSequence, SequenceError, sample_scale_sequences
+from ccnet import CCConv2d, CCNet, CcnetError, ScaleEnsemble, ScaleSequence, SequenceError, sample_scale_sequences
 from ccnet.native import Kernels, kernels
 from ccnet.passes import plan_passes
 from ccnet.plan_cache import PlanCache
@@ -148,3 +151,75 @@ def test_a_literal_backend_runs_an_ensemble_without_plans(sequences, x, backend)
     with torch.no_grad():
         torch.testing.assert_close(output.logits, model(x[:1], sequences[0]))
     assert ensemble.plans.stats.misses == 0
+
+
+def test_a_new_network_where_a_dead_one_lay_gets_its_own_plans(sequences, generator):
+    cache = PlanCache()
+    x = torch.randn(1, 2, 16, 20, generator=generator)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        model = CCNet(2, 5, in_size=(16, 20)).eval()
+        ensemble = ScaleEnsemble(model, plans=cache)
+        ensemble.prepare(sequences[:1])
+        with torch.no_grad():
+            expected = model(x, sequences[0])
+        torch.testing.assert_close(ensemble(x, sequences=sequences[:1]).logits, expected, rtol=0, atol=1e-5)
+        del model, ensemble
+
+
+def narrow_head(model):
+    model.head = nn.Sequential(nn.Flatten(), nn.Linear(64 * 20, 7), nn.Tanh(), nn.Linear(7, 5, bias=False))
+
+
+def scaled_head(model):
+    model.head.register_forward_hook(lambda _head, _x, logits: 3 * logits)
+
+
+def scaled_layer(model):
+    model.layers[2].register_forward_hook(lambda _layer, _x, out: 3 * out)
+
+
+@pytest.mark.parametrize("change", [narrow_head, scaled_head, scaled_layer])
+def test_what_a_user_changes_in_a_network_is_computed(change, sequences, x):
+    torch.manual_seed(0)
+    model = CCNet(2, 5, in_size=(16, 20)).eval()
+    change(model)
+    with torch.no_grad():
+        expected = model(x, sequences[0])
+    for _ in range(3):
+        torch.testing.assert_close(ScaleEnsemble(model)(x, sequences=sequences[:1]).logits, expected)
+
+
+def test_images_of_another_dtype_than_the_network_are_refused(model, sequences, x):
+    with pytest.raises(CcnetError, match=r"this plan takes torch\.float32"):
+        ScaleEnsemble(model)(x.double(), sequences=sequences)
+
+
+def test_an_ensemble_can_be_copied(model, sequences, x):
+    ensemble = ScaleEnsemble(model)
+    output = ensemble(x, sequences=sequences)
+    torch.testing.assert_close(copy.deepcopy(ensemble)(x, sequences=sequences).logits, output.logits)
+
+
+def test_ensembles_from_eight_threads_with_a_small_budget_are_right_and_within_it():
+    torch.manual_seed(0)
+    model = CCNet(1).eval()
+    x = torch.rand(1, 1, 32, 32)
+    members = sample_scale_sequences(6, seed=0)  # about 250 MB of weights
+    with torch.no_grad():
+        expected = [model(x, member) for member in members]
+    cache = PlanCache(100 * 2**20)
+    ensemble = ScaleEnsemble(model, plans=cache)
+
+    def work(turn):
+        torch.set_num_threads(1)
+        for step in range(6):
+            member = (turn + step) % len(members)
+            logits = ensemble(x, sequences=[members[member]]).logits
+            torch.testing.assert_close(logits, expected[member], rtol=0, atol=1e-5)
+            assert cache.stats.nbytes <= cache.max_bytes
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(work, turn) for turn in range(8)]:
+            future.result(100)
+    assert cache.stats.hits > 0

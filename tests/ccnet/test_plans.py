@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ccnet import CCConv2d, CcnetError
+from ccnet.backends import native
 from ccnet.internal_net import InternalNet
 from ccnet.native import kernels
 from ccnet.plan_cache import PlanCache, Stamp
@@ -179,7 +180,7 @@ def test_the_least_recently_used_plan_leaves_when_the_budget_is_passed():
         cache.get(key, STAMP, lambda: Thing(40))
     assert (cache.stats.plans, cache.stats.nbytes, cache.stats.evictions) == (2, 80, 1)
     cache.get("a", STAMP, lambda: pytest.fail("a was evicted"))
-    assert events == ["miss", "miss", "hit", "miss", "evict", "hit"]
+    assert events == ["miss", "miss", "hit", "evict", "miss", "hit"]
     assert (cache.stats.hits, cache.stats.misses) == (2, 3)
     cache.clear()
     assert (cache.stats.plans, cache.stats.nbytes) == (0, 0)
@@ -211,6 +212,132 @@ def test_a_plan_wanted_by_many_threads_is_made_by_one_while_another_key_does_not
         finish.set()
         found = {id(future.result(30)) for future in (first, *others)}
     assert (len(found), len(made)) == (1, 1)
+
+
+def test_threads_that_wait_for_a_plan_too_large_to_keep_get_the_one_that_is_made():
+    cache = PlanCache(10)
+    started, finish = threading.Event(), threading.Event()
+    made: list[Thing] = []
+
+    def slow():
+        started.set()
+        assert finish.wait(30)
+        made.append(Thing(11))
+        return made[-1]
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(cache.get, "large", STAMP, slow)]
+        assert started.wait(30)
+        futures += [pool.submit(cache.get, "large", STAMP, slow) for _ in range(3)]
+        while cache.stats.hits < 3:
+            threading.Event().wait(0.001)
+        finish.set()
+        assert len({id(future.result(30)) for future in futures}) == len(made) == 1
+
+
+def test_plans_used_in_turn_that_do_not_all_fit_do_not_push_out_each_other():
+    cache = PlanCache(100)
+    kept = dict.fromkeys("abcd", 0)
+    for _ in range(5):
+        for key in kept:
+            plan = cache.get(key, STAMP, lambda: Thing(40), lambda: Thing(0), 40)
+            kept[key] += plan.nbytes > 0
+    assert kept == {"a": 4, "b": 4, "c": 0, "d": 0}
+    assert cache.stats.evictions == 0
+    for _ in range(2):  # who is used again while the others are not takes their place
+        cache.get("d", STAMP, lambda: Thing(40), lambda: Thing(0), 40)
+    assert cache.get("d", STAMP, lambda: pytest.fail("kept before")).nbytes == 40
+
+
+def test_a_budget_of_nothing_keeps_nothing(layer):
+    cache = PlanCache(0)
+    plans = [layer.plan((11, 13), SCALE, cache=cache) for _ in range(3)]
+    if kernels():
+        assert all(plan.generates for plan in plans)
+    assert (cache.stats.plans, cache.stats.hits) == (0, 0)
+
+
+def test_a_listener_may_look_at_the_cache_and_its_failure_leaves_the_way_free():
+    seen: list[int] = []
+    cache = PlanCache(100, on_event=lambda event: seen.append(cache.stats.plans))
+    cache.get("a", STAMP, lambda: Thing(1))
+    assert seen == [1]
+
+    def fail(_event):
+        raise ZeroDivisionError
+
+    cache = PlanCache(100, on_event=fail)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            cache.get("a", STAMP, lambda: Thing(1))
+    assert cache.stats.hits == 1
+
+
+def test_a_copy_of_a_cache_is_empty_and_of_the_same_size(layer):
+    cache = PlanCache(10**6)
+    layer.plan((11, 13), SCALE, cache=cache, keep=True)
+    copied = copy.deepcopy(cache)
+    assert (copied.max_bytes, copied.stats.plans, copied.stats.hits) == (10**6, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [torch.zeros(1, 3, 11, 12), torch.zeros(1, 2, 11, 13), torch.zeros(3, 11, 13), torch.zeros(1, 3, 11, 13).double(),
+     torch.zeros(1, 3, 11, 13).half(), torch.zeros(1, 3, 11, 13, dtype=torch.uint8),
+     torch.zeros(1, 3, 11, 13, device="meta")],
+    ids=lambda x: f"{x.dtype} {list(x.shape)} {x.device}",
+)  # fmt: skip
+def test_a_plan_refuses_what_it_was_not_made_for(layer, x):
+    for scale in (1, SCALE):
+        with pytest.raises(CcnetError, match=r"this plan takes torch.float32 \[N, 3, 11, 13\] on cpu; got"):
+            layer.plan((11, 13), scale)(x)
+
+
+@pytest.mark.parametrize("change", ["hook", "subclass"])
+def test_what_a_user_adds_to_a_kernel_is_computed(layer, x, change):
+    if change == "hook":
+        layer.kernel.register_forward_hook(lambda _net, _points, weights: 2 * weights)
+    else:
+
+        class Doubled(InternalNet):
+            def forward(self, points):
+                return 2 * super().forward(points)
+
+        doubled = Doubled(3, 20, (3, 3))
+        doubled.load_state_dict(layer.kernel.state_dict())
+        layer.kernel = doubled
+    expected = layer(x, SCALE, backend="standard")
+    cache = PlanCache()
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, SCALE), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(layer(x, SCALE), expected, rtol=0, atol=1e-5)
+    for _ in range(3):
+        plan = layer.plan((11, 13), SCALE, cache=cache)
+        torch.testing.assert_close(plan(x), expected, rtol=0, atol=1e-5)
+
+
+def test_a_default_device_elsewhere_does_not_move_what_belongs_to_the_layer(layer, x):
+    expected = layer(x, SCALE)
+    native._starts.cache_clear()
+    with torch.device("meta"), torch.no_grad():
+        torch.testing.assert_close(layer.plan((11, 13), SCALE)(x), expected)
+    native._starts.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_layer_computes(layer, x):
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x, SCALE)
+
+    with torch.no_grad():
+        traced = torch.jit.trace(Scaled(), (x,))
+        other = torch.rand_like(x)
+        torch.testing.assert_close(traced(other), layer(other, SCALE))
 
 
 def test_a_plan_that_cannot_be_made_fails_its_caller_and_leaves_the_way_free():
@@ -260,21 +387,21 @@ def test_a_bundle_is_found_while_its_parts_are_kept_and_unchanged(layer):
         cache.get(key, stamp, lambda: Thing(40))
     cache.keep_bundle("both", stamp, "value", ["a", "b", "a"])
     before = cache.stats.hits
-    assert cache.get_bundle("both") == "value"
+    assert cache.get_bundle("both", layer) == "value"
     assert cache.stats.hits == before + 2
     with torch.no_grad():
         layer.bias.add_(1)
-    assert cache.get_bundle("both") is None
+    assert cache.get_bundle("both", layer) is None
     stamp = Stamp(layer)
     cache.keep_bundle("both", stamp, "newer", ["a", "b"])
-    assert cache.get_bundle("both") == "newer"
+    assert cache.get_bundle("both", layer) == "newer"
     cache.get("c", stamp, lambda: Thing(40))  # evicts "a"
-    assert cache.get_bundle("both") is None
+    assert cache.get_bundle("both", layer) is None
     cache.keep_bundle("both", stamp, "value", ["a", "b"])
-    assert cache.get_bundle("both") is None
+    assert cache.get_bundle("both", layer) is None
     cache.keep_bundle("one", stamp, "value", ["b"])
     cache.clear()
-    assert cache.get_bundle("one") is None
+    assert cache.get_bundle("one", layer) is None
 
 
 @pytest.mark.parametrize(
