@@ -18,10 +18,11 @@ from ccnet.gpu import EnsembleProgram, Precision, supports
 from ccnet.grid import whole_number
 from ccnet.models import CCNet, ConvNet, require_images
 from ccnet.passes import can_plan, plan_passes
-from ccnet.plan_cache import PlanCache, Stamp
+from ccnet.plan_cache import DEFAULT_BYTES, PlanCache, Stamp
 from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale_sequences
 
 Aggregate = Literal["mean", "median", "mean_probability"]
+MEMBER_BYTES = 42_000_000  # a member's weights in float32, median
 MAX_PASSES = 128  # images times members whose maps are in memory at once, on a CPU
 
 
@@ -54,7 +55,8 @@ class ScaleEnsemble:
         std, method, max_numerator: of the sampler that draws members by seed (see `sample_scale_sequences`).
         max_images_per_pass: most images of one forward pass; larger batches are cut (on a CPU at `MAX_PASSES` in any
             case).
-        plans: where prepared layers are kept; None makes a cache of `ccnet.plan_cache.DEFAULT_BYTES` for this ensemble.
+        plans: where prepared layers are kept; None makes one for this ensemble, of `ccnet.plan_cache.DEFAULT_BYTES` or, on a
+            GPU, a tenth of its memory.
         precision: of products on a GPU (see `ccnet.gpu.EnsembleProgram`); elsewhere they have the model's dtype.
 
     Attributes:
@@ -83,7 +85,7 @@ class ScaleEnsemble:
             raise CcnetError("an ensemble varies the scales of a CCNet; a ConvNet has none to vary: call it by itself")
         self.model, self.std, self.method, self.max_numerator = model, std, method, max_numerator
         self.max_images_per_pass = whole_number("max_images_per_pass", max_images_per_pass)
-        self.plans = PlanCache() if plans is None else plans
+        self.plans = PlanCache(_default_bytes(self._device)) if plans is None else plans
         self.precision: Precision = precision
 
     def sample(self, size: int, seed: int | None = None) -> tuple[ScaleSequence, ...]:
@@ -157,7 +159,7 @@ class ScaleEnsemble:
         graph = self._device.type == "cuda"
         key = (id(self.model), "program", members, self.precision, self.max_images_per_pass)
         once = None if keep else lambda: make(graph=False)
-        return self.plans.get(key, Stamp(self.model), lambda: make(graph), once)
+        return self.plans.get(key, Stamp(self.model), lambda: make(graph), once, len(members) * MEMBER_BYTES)
 
     def _member_logits(self, x: Tensor, members: Sequence[ScaleSequence]) -> Tensor:
         """[k, N, classes], in the order of the members."""
@@ -177,6 +179,13 @@ class ScaleEnsemble:
             plan = plan_passes(self.model, [members[member] for member in order[begin : begin + group]], self.plans)
             logits.append(torch.cat([plan(chunk) for chunk in chunks], dim=1))
         return torch.cat(logits)[sorted(range(len(order)), key=order.__getitem__)]
+
+
+def _default_bytes(device: torch.device) -> int:
+    """Budget of an ensemble's own cache: a tenth of a GPU's memory, where 32 members take a gigabyte."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory // 10)
+    return DEFAULT_BYTES
 
 
 def aggregate_logits(member_logits: Tensor, aggregate: Aggregate = "mean") -> Tensor:

@@ -48,7 +48,9 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
     Source: arXiv 2006.11120, Sec. 5.
     """
     require_kernels(x.device)
-    if torch._C._get_tracing_state() is not None or torch.compiler.is_compiling():  # neither sees what the kernels write
+    if (
+        torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+    ):  # neither sees what the kernels write
         return discrete.apply(x, kernel, vertical, horizontal, kernel_input)
     if choose_path(vertical, horizontal) == "convolution":
         return discrete.apply(x, kernel, vertical, horizontal, kernel_input)
