@@ -55,8 +55,8 @@ class ScaleEnsemble:
         std, method, max_numerator: of the sampler that draws members by seed (see `sample_scale_sequences`).
         max_images_per_pass: most images of one forward pass; larger batches are cut (on a CPU at `MAX_PASSES` in any
             case).
-        plans: where prepared layers are kept; None makes one for this ensemble, of `ccnet.plan_cache.DEFAULT_BYTES` or, on a
-            GPU, a tenth of its memory.
+        plans: where prepared layers are kept; None makes one for this ensemble, of `ccnet.plan_cache.DEFAULT_BYTES` or,
+            on a GPU, a tenth of its memory.
         precision: of products on a GPU (see `ccnet.gpu.EnsembleProgram`); elsewhere they have the model's dtype.
 
     Attributes:

@@ -162,13 +162,13 @@ class AxisGrid:
 def _make(in_size: int, out_size: int, scale: Fraction, kernel_size: int) -> AxisGrid:
     p, q = scale.numerator, scale.denominator
     period = min(p, out_size)
-    half = Fraction(kernel_size, 2)
-    centre = Fraction(kernel_size - 1, 2)
-    first = Fraction(p * (in_size - 1) - q * (out_size - 1), 2 * p)  # g_0
-    grid = [first + Fraction(n * q, p) for n in range(period)]
-    windows = [math.ceil(g - half) for g in grid]
+    # All in units of 1 / 2p: whole numbers are several times faster than fractions.
+    unit = 2 * p
+    grid = [2 * n * q + p * (in_size - 1) - q * (out_size - 1) for n in range(period)]
+    windows = [-((p * kernel_size - g) // unit) for g in grid]  # ceil(g - K/2)
     starts = tuple(windows[n % period] + n // period * q for n in range(out_size))
-    offsets = tuple(g - start - centre for g, start in zip(grid, windows, strict=True))
+    centre = p * (kernel_size - 1)
+    offsets = tuple(Fraction(g - start * unit - centre, unit) for g, start in zip(grid, windows, strict=True))
     return AxisGrid(in_size, out_size, scale, kernel_size, starts, offsets, q)
 
 
