@@ -155,6 +155,8 @@ def plan_layer(
         is_native = uses_native(kernel, backend)
         if not is_native or (not always_native and native.choose_path(vertical, horizontal) == "convolution"):
             weights = phase_weights(kernel, vertical, horizontal, kernel.kernel_input, like=like).to(like.dtype)
+            if weights.shape[:2] == (1, 1):  # as `conv2d` likes it beside channels_last images
+                weights = weights[0, 0].contiguous(memory_format=torch.channels_last)[None, None]
             return LayerPlan(vertical, horizontal, channels, like.dtype, like.device, weights, bias, None)
         if bias is not None:
             bias = nn.functional.pad(bias, (0, -len(bias) % PANEL))

@@ -84,7 +84,9 @@ def _stride(axis: AxisGrid) -> int:
 
 def _convolution(x: Tensor, weight: Tensor, vertical: AxisGrid, horizontal: AxisGrid, bias: Tensor | None) -> Tensor:
     """One phase: a strided `conv2d`, over exactly the pixels that the windows cover where its own padding cannot."""
-    x, weight = _images_outermost(x), weight.contiguous()
+    x = _images_outermost(x)
+    innermost = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    weight = weight.contiguous(memory_format=torch.channels_last if innermost else torch.contiguous_format)
     stride = (_stride(vertical), _stride(horizontal))
     even = (_even_padding(vertical), _even_padding(horizontal))
     if even[0] is not None and even[1] is not None:

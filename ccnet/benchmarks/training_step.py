@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet import CCNet, ConvNet, ScaleSequence, sample_scale_sequences
+from ccnet.allocator import keep_freed_memory
 from ccnet.benchmarks.checks import Checks, exact_copy
 from ccnet.benchmarks.measure import TRAINING_WARM_UP, Rounds, Times, take_turns
 from ccnet.benchmarks.references import channels_last
@@ -26,6 +27,7 @@ STEP = Target("training step vs ConvNet's, batch 64", 3.0, paper="15")
 
 def measure(settings: Settings, result: Result) -> None:
     """Run it."""
+    keep_freed_memory()  # as `ccnet.training.train` does
     side, batches = (8, (4,)) if settings.quick else (32, BATCHES)
     for batch in batches:
         x = torch.randn(batch, IN_CHANNELS, side, side)
