@@ -86,7 +86,9 @@ def _convolution(x: Tensor, weight: Tensor, vertical: AxisGrid, horizontal: Axis
     """One phase: a strided `conv2d`, over exactly the pixels that the windows cover where its own padding cannot."""
     x = _images_outermost(x)
     innermost = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    weight = weight.contiguous(memory_format=torch.channels_last if innermost else torch.contiguous_format)
+    # Only without gradients: some of torch's convolutions refuse filters of another layout in backward.
+    as_images = innermost and not weight.requires_grad
+    weight = weight.contiguous(memory_format=torch.channels_last if as_images else torch.contiguous_format)
     stride = (_stride(vertical), _stride(horizontal))
     even = (_even_padding(vertical), _even_padding(horizontal))
     if even[0] is not None and even[1] is not None:
