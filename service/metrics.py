@@ -60,7 +60,9 @@ class Metrics:
             "ccnet_plan_cache_bytes", "Bytes of prepared weights that are kept.", registry=self.registry
         )
         self.plan_cache_plans = Gauge(
-            "ccnet_plan_cache_plans", "Prepared layers, and what they are made of, that are kept.", registry=self.registry
+            "ccnet_plan_cache_plans",
+            "Prepared layers, and what they are made of, that are kept.",
+            registry=self.registry,
         )
         self.equivariance = Gauge(
             "ccnet_equivariance_cosine",
