@@ -185,8 +185,12 @@ class CCConv2d(nn.Module):
         cache: PlanCache | None = None,
         keep: bool = False,
         always_native: bool = False,
+        use: Hashable = None,
     ) -> LayerPlan:
-        """The same for grids made before, and a stamp taken before, which many plans of a layer may share."""
+        """The same for grids made before, and a stamp taken before, which many plans of a layer may share.
+
+        `use` is what the plan is wanted for (see `PlanCache.get`).
+        """
 
         def make_basis() -> Basis:
             return Basis(self.kernel.packed_basis().contiguous())
@@ -207,7 +211,7 @@ class CCConv2d(nn.Module):
         panels = -(-self.out_channels // PANEL)
         filters = panels * PANEL * self.in_channels * self.kernel_size[0] * self.kernel_size[1]
         nbytes = vertical.period * horizontal.period * filters * self.kernel.last.weight.element_size()
-        return cache.get(key, stamp, lambda: make(generate=False), once, nbytes)
+        return cache.get(key, stamp, lambda: make(generate=False), once, nbytes, use)
 
     def plan_key(self, vertical: AxisGrid, horizontal: AxisGrid, *, always_native: bool = False) -> Hashable:
         """Under which key a cache keeps a plan of this layer."""

@@ -144,12 +144,14 @@ def plan_passes(
     layers = [layer for layer in model.layers if isinstance(layer, CCConv2d)]
     tree = _tree(tuple(sequences), tuple(layer.kernel_size for layer in layers), model.in_size)
     stamps = [layer.stamp() for layer in layers]
+    # A layer that another sequence happens to share is no reason to keep its weights: a new sequence should not wait.
+    uses = [[sequences[member] for member in level] for level in tree.first_members()]
     plans = tuple(
         tuple(
-            layer.plan_grids(node.vertical, node.horizontal, stamp, cache=cache, keep=keep, always_native=True)
-            for node in nodes
+            layer.plan_grids(node.vertical, node.horizontal, stamp, cache=cache, keep=keep, always_native=True, use=use)
+            for node, use in zip(nodes, wanted_for, strict=True)
         )
-        for layer, stamp, nodes in zip(layers, stamps, tree.levels, strict=True)
+        for layer, stamp, nodes, wanted_for in zip(layers, stamps, tree.levels, uses, strict=True)
     )
     dtypes = {plan.dtype for level in plans for plan in level} | {weight.dtype for weight in model.head.parameters()}
     is_native = all(plan.native is not None for level in plans for plan in level) and len(dtypes) == 1

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 DEFAULT_BYTES = 512 * 2**20
-_REMEMBERED = 1_000  # bundles, and plans used but not kept, that a cache remembers
+_REMEMBERED = 10_000  # uses of plans that were not kept, and bundles, that a cache remembers
 
 
 class Sized(Protocol):
@@ -130,6 +130,7 @@ class PlanCache:
         make: Callable[[], Plan],
         make_once: Callable[[], Plan] | None = None,
         nbytes: int = 0,
+        use: Hashable = None,
     ) -> Plan:
         """The plan of a key, made if there is none or if it was made for another stamp.
 
@@ -139,6 +140,7 @@ class PlanCache:
             make: makes a plan to be kept.
             make_once: makes one that takes no memory worth keeping, for uses that are not worth it; None keeps at once.
             nbytes: about how many bytes the plan of `make` has.
+            use: what the plan is wanted for; only a second use for the same keeps it. None means any use.
         """
         mine: Future[Any] | None = None
         others: Future[Any] | None = None
@@ -149,7 +151,7 @@ class PlanCache:
                 entry = None
             if entry is not None:
                 self._touch(key)
-            elif make_once is None or self._is_worth_keeping(key, stamp, nbytes):
+            elif make_once is None or self._is_worth_keeping((key, use), stamp, nbytes):
                 others = self._making.get((key, stamp))
                 if others is None:
                     mine = self._making[key, stamp] = Future()

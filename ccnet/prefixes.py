@@ -39,6 +39,15 @@ class PrefixTree:
     levels: tuple[tuple[Node, ...], ...]
     leaves: tuple[int, ...]
 
+    def first_members(self) -> tuple[tuple[int, ...], ...]:
+        """For every node, level by level, the first member that passes through it."""
+        first = [[-1] * len(level) for level in self.levels]
+        for member, node in reversed(list(enumerate(self.leaves))):
+            for level in range(len(self.levels) - 1, -1, -1):
+                first[level][node] = member
+                node = self.levels[level][node].parent
+        return tuple(map(tuple, first))
+
     @staticmethod
     def make(
         sequences: Sequence[ScaleSequence], kernel_sizes: Sequence[tuple[int, int]], in_size: tuple[int, int]

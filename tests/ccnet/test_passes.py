@@ -12,6 +12,7 @@ from ccnet import CCConv2d, CCNet, CcnetError, ScaleEnsemble, ScaleSequence, Seq
 from ccnet.native import Kernels, kernels
 from ccnet.passes import plan_passes
 from ccnet.plan_cache import PlanCache
+from ccnet.prefixes import PrefixTree
 
 HALF = Fraction(1, 2)
 
@@ -223,3 +224,24 @@ def test_ensembles_from_eight_threads_with_a_small_budget_are_right_and_within_i
         for future in [pool.submit(work, turn) for turn in range(8)]:
             future.result(100)
     assert cache.stats.hits > 0
+
+
+@pytest.mark.skipif(kernels() is None, reason="pure torch keeps weights at once")
+def test_a_layer_that_another_sequence_shares_is_not_kept_for_that(x):
+    torch.manual_seed(0)
+    model = CCNet(2, 5, in_size=(16, 20)).eval()
+    ones = (Fraction(1),) * 5
+    left = ScaleSequence((Fraction(1), HALF, HALF, *ones), (Fraction(1), HALF, HALF, *ones))
+    right = ScaleSequence((Fraction(1), HALF, Fraction(1), HALF, *ones[1:]), left.horizontal)
+    cache = PlanCache()
+    for sequence in (left, right):
+        assert all(plan.generates for level in plan_passes(model, [sequence], cache).plans for plan in level)
+    assert not any(plan.generates for level in plan_passes(model, [right], cache).plans for plan in level)
+
+
+def test_the_first_member_through_a_node_is_told_for_every_node():
+    ones = (Fraction(1),) * 5
+    left = ScaleSequence((Fraction(1), HALF, HALF, *ones), (Fraction(1), HALF, HALF, *ones))
+    right = ScaleSequence((Fraction(1), HALF, Fraction(1), HALF, *ones[1:]), left.horizontal)
+    tree = PrefixTree.make([right, left, right], [(3, 3)] * 8, (16, 20))
+    assert tree.first_members() == ((0,), (0,), *[(0, 1)] * 6)
