@@ -20,21 +20,37 @@ struct Vectors {
     static constexpr int rows = panel_sums < MAX_ROWS ? panel_sums : MAX_ROWS;  // of a tile
 };
 
-// R windows times Q panels. `rows` holds K_h pointers for each of the R windows, [K_h, R].
+// Output pixels of one phase that are computed together.
+template <class T>
+struct Tile {
+    int windows;                // 1 to Vectors<T>::rows
+    const T** rows;             // [K_h, windows], of each window
+    T* patches;                 // [windows, K_h, K_w C_in]: room for rows that reach out of the image
+    T* out[Vectors<T>::rows];   // where the results of each window go, [C_out]
+};
+
+// The tile's first R windows, all it has, times Q panels. Memory is asked for what comes: the place of the results
+// while they are summed up, and row by row the windows of the tile `next` (as many windows, or null).
 template <class T, int R, int Q>
-static inline __attribute__((always_inline)) void multiply_tile(const Layer& layer, const T* const* rows,
-                                                                const T* weights, int64_t panel, T* const* out) {
+static inline __attribute__((always_inline)) void multiply_tile(const Layer& layer, const Tile<T>& tile,
+                                                                const Tile<T>* next, const T* weights, int64_t panel) {
     using V = typename Vectors<T>::Vector;
     constexpr int B = Vectors<T>::a_panel, L = Vectors<T>::lanes;
     const int64_t length = layer.length(), panel_size = layer.panel_size();
     V sums[R][Q][B];
     for (int r = 0; r < R; ++r)
-        for (int q = 0; q < Q; ++q)
+        for (int q = 0; q < Q; ++q) {
             for (int b = 0; b < B; ++b) sums[r][q][b] = V{};
+            __builtin_prefetch(tile.out[r] + (panel + q) * PANEL, 1);
+        }
     const T* w = weights + panel * panel_size;
     for (int64_t u = 0; u < layer.k_h; ++u) {
         const T* row[R];
-        for (int r = 0; r < R; ++r) row[r] = rows[u * R + r];
+        for (int r = 0; r < R; ++r) row[r] = tile.rows[u * R + r];
+        if (next)
+            for (int r = 0; r < R; ++r)
+                for (int64_t c = 0; c < length; c += CACHE_LINE / sizeof(T))
+                    __builtin_prefetch(next->rows[u * R + r] + c, 0, 2);
 #pragma GCC unroll 2
         for (int64_t c = 0; c < length; ++c, w += PANEL) {
             V filters[Q][B];
@@ -57,31 +73,32 @@ static inline __attribute__((always_inline)) void multiply_tile(const Layer& lay
                 V value = sums[r][q][b] + shift;
                 if (layer.relu) value = value < 0 ? V{} : value;  // keeps NaN
                 if (left >= L)
-                    *reinterpret_cast<V*>(out[r] + first) = value;
+                    *reinterpret_cast<V*>(tile.out[r] + first) = value;
                 else
-                    for (int64_t l = 0; l < left; ++l) out[r][first + l] = value[l];
+                    for (int64_t l = 0; l < left; ++l) tile.out[r][first + l] = value[l];
             }
         }
 }
 
 // Panels [first, last), Q at a time and the rest fewer at a time.
 template <class T, int R, int Q>
-static void multiply_panels(const Layer& layer, const T* const* rows, const T* weights, int64_t first, int64_t last,
-                            T* const* out) {
-    for (; first + Q <= last; first += Q) multiply_tile<T, R, Q>(layer, rows, weights, first, out);
+static void multiply_panels(const Layer& layer, const Tile<T>& tile, const Tile<T>* next, const T* weights,
+                            int64_t first, int64_t last) {
+    for (; first + Q <= last; first += Q, next = nullptr)
+        multiply_tile<T, R, Q>(layer, tile, next, weights, first);
     if constexpr (Q > 1)
-        if (first < last) multiply_panels<T, R, Q / 2>(layer, rows, weights, first, last, out);
+        if (first < last) multiply_panels<T, R, Q / 2>(layer, tile, next, weights, first, last);
 }
 
-// The same for a number of windows known only now, 1 to R. Few windows take several panels at a time.
+// The same for a number of windows known only now. Few windows take several panels at a time.
 template <class T, int R = Vectors<T>::rows>
-static void multiply(int windows, const Layer& layer, const T* const* rows, const T* weights, int64_t first,
-                     int64_t last, T* const* out) {
+static void multiply(const Layer& layer, const Tile<T>& tile, const Tile<T>* next, const T* weights, int64_t first,
+                     int64_t last) {
     constexpr int fitting = Vectors<T>::panel_sums / R;
-    if (windows == R)
-        multiply_panels<T, R, (fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1)>(layer, rows, weights, first, last, out);
+    if (tile.windows == R)
+        multiply_panels<T, R, (fitting >= 4 ? 4 : fitting >= 2 ? 2 : 1)>(layer, tile, next, weights, first, last);
     else if constexpr (R > 1)
-        multiply<T, R - 1>(windows, layer, rows, weights, first, last, out);
+        multiply<T, R - 1>(layer, tile, next, weights, first, last);
 }
 
 // The columns [from, to) of a window that lie inside the image.
@@ -121,34 +138,43 @@ static inline void find_rows(const Layer& layer, const T* image, int64_t top, in
 template <class T>
 static int64_t convolve_scratch(const Layer& layer) {
     constexpr int64_t R = Vectors<T>::rows;
-    return aligned(R * layer.k_h * sizeof(T*)) +
-           (1 + R * layer.k_h) * layer.length() * static_cast<int64_t>(sizeof(T));
+    return aligned(2 * R * layer.k_h * sizeof(T*)) +
+           (1 + 2 * R * layer.k_h) * layer.length() * static_cast<int64_t>(sizeof(T));
 }
 
-// One share of a layer; `weights` are those of its phase.
+// One share of a layer; `weights` are those of its phase. A tile's windows are found, and memory is asked for them,
+// before the tile in front of it is computed.
 template <class T>
 static void convolve(const Layer& layer, const T* weights, const T* x, T* y, const Share& share, char* scratch) {
     constexpr int64_t R = Vectors<T>::rows;
-    const int64_t length = layer.length();
-    const T** rows = reinterpret_cast<const T**>(scratch);
-    T* zeros = reinterpret_cast<T*>(scratch + aligned(R * layer.k_h * sizeof(T*)));
-    T* patches = zeros + length;
+    const int64_t length = layer.length(), rows = R * layer.k_h;
+    const T** pointers = reinterpret_cast<const T**>(scratch);
+    T* zeros = reinterpret_cast<T*>(scratch + aligned(2 * rows * sizeof(T*)));
     std::memset(zeros, 0, length * sizeof(T));
+    Tile<T> turns[2] = {{0, pointers, zeros + length, {}}, {0, pointers + rows, zeros + length + rows * length, {}}};
     Pixels pixel(layer, share.phase, share.n0, share.n1);
     const int64_t tiles = (pixel.count + R - 1) / R;
-    const int64_t last_tile = tiles * (share.part + 1) / share.parts;
-    int64_t tile = tiles * share.part / share.parts, done = pixel.count * tile / tiles;
+    const int64_t first = tiles * share.part / share.parts, last = tiles * (share.part + 1) / share.parts;
+    const bool overlap_little = layer.phases() > 1;  // the windows of a single phase are near already
+    int64_t done = tiles ? pixel.count * first / tiles : 0;
     pixel.skip(done);
-    for (; tile < last_tile; ++tile) {
-        const int64_t end = pixel.count * (tile + 1) / tiles;  // tiles of even size rather than a small last one
-        const int windows = static_cast<int>(end - done);
-        T* out[R];
-        for (int r = 0; r < windows; ++r, pixel.next()) {
-            find_rows(layer, x + pixel.image(), layer.starts_h[pixel.i], layer.starts_w[pixel.j], rows + r, windows,
-                      patches + r * layer.k_h * length, zeros);
-            out[r] = y + pixel.out();
+    for (int64_t found = first; found <= last; ++found) {
+        Tile<T>& coming = turns[found % 2];
+        if (found < last) {
+            const int64_t end = pixel.count * (found + 1) / tiles;  // tiles of even size rather than a small last one
+            const int windows = coming.windows = static_cast<int>(end - done);
+            const T** window = coming.rows;
+            T* patch = coming.patches;
+            for (int r = 0; r < windows; ++r, pixel.next(), ++window, patch += layer.k_h * length) {
+                find_rows(layer, x + pixel.image(), layer.starts_h[pixel.i], layer.starts_w[pixel.j], window, windows,
+                          patch, zeros);
+                coming.out[r] = y + pixel.out();
+            }
+            done = end;
         }
-        multiply<T>(windows, layer, rows, weights, share.first, share.last, out);
-        done = end;
+        if (found == first) continue;
+        const Tile<T>& tile = turns[(found - 1) % 2];
+        const bool alike = overlap_little && found < last && coming.windows == tile.windows;
+        multiply<T>(layer, tile, alike ? &coming : nullptr, weights, share.first, share.last);
     }
 }

@@ -1,6 +1,7 @@
 // What the kernels are told about a layer, and how they cut it into items of work. Mirrored by ccnet/native/library.py.
 
 constexpr int PANEL = 16;  // output channels of a panel
+constexpr int CACHE_LINE = 64;
 
 struct Layer {
     int64_t in_h, in_w, c_in, out_h, out_w, c_out, k_h, k_w, p_h, p_w, relu;
