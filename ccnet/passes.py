@@ -20,7 +20,7 @@ from ccnet.backends.native import describe_layer, pack_weights, require_kernels
 from ccnet.grid import AxisGrid
 from ccnet.layer import CCConv2d
 from ccnet.models import CCNet
-from ccnet.native.library import PANEL, Layer
+from ccnet.native.library import PANEL, Layer, Program, Step
 from ccnet.plan_cache import PlanCache, Stamp
 from ccnet.plans import LayerPlan, Path
 from ccnet.prefixes import PrefixTree
@@ -48,6 +48,56 @@ class HeadPlan:
 
 
 @dataclass(frozen=True, eq=False)
+class NativePass:
+    """A pass as one program of the native kernels, from the images to the logits of all leaves.
+
+    Attributes:
+        program: the steps; the levels of the tree write to two buffers in turn.
+        map_values: numbers an image in each of these buffers.
+    """
+
+    program: Program
+    map_values: tuple[int, int]
+
+    IMAGES, LOGITS, MAPS = 0, 1, (2, 3)  # which buffer is which
+
+    @staticmethod
+    def make(tree: PrefixTree, plans: Sequence[Sequence[LayerPlan]], head: HeadPlan) -> "NativePass":
+        """Of plans for the native kernels."""
+        levels: list[list[Step]] = []
+        widest = [0, 0]
+        places = [(NativePass.IMAGES, 0)]  # of the maps of the level before
+        for turn, (nodes, of_nodes) in enumerate(zip(tree.levels, plans, strict=True)):
+            parents, places, used = places, [], 0
+            for plan in of_nodes:
+                places.append((NativePass.MAPS[turn % 2], used))
+                used += plan.values
+            widest[turn % 2] = max(widest[turn % 2], used)
+            layers = [plan.native for plan in of_nodes if plan.native is not None]
+            levels.append(
+                [
+                    Step(layer, parents[node.parent], place, relu=True)
+                    for node, layer, place in zip(nodes, layers, places, strict=True)
+                ]
+            )
+        leaves, source = len(tree.levels[-1]), places[0]  # leaves follow one another: a batch of all their images
+        for layer, width in zip(head.layers[:-1], head.widths, strict=False):
+            turn = len(levels) % 2
+            target = (NativePass.MAPS[turn], 0)
+            widest[turn] = max(widest[turn], leaves * width)
+            levels.append([Step(layer, source, target, maps=leaves, relu=True)])
+            source = target
+        levels.append([Step(head.layers[-1], source, (NativePass.LOGITS, 0), maps=leaves)])
+        return NativePass(Program(levels), (widest[0], widest[1]))
+
+    def __call__(self, x: Tensor, logits: Tensor) -> None:
+        """Images [N, C, H, W] to logits [leaves, N, classes]."""
+        images = x.shape[0]
+        maps = (_buffer(turn, images * values, x.dtype) for turn, values in enumerate(self.map_values))
+        require_kernels(x.device).run(self.program, (native.channels_innermost(x), logits, *maps), images)
+
+
+@dataclass(frozen=True, eq=False)
 class PassPlan:
     """k members prepared for any number of images.
 
@@ -55,11 +105,13 @@ class PassPlan:
         tree: the distinct maps.
         plans: of every node, level by level.
         head: the fully connected layers: prepared where the native kernels run, else the model's own.
+        native: the whole pass for the native kernels; None where they do not run.
     """
 
     tree: PrefixTree
     plans: tuple[tuple[LayerPlan, ...], ...]
     head: HeadPlan | nn.Module
+    native: NativePass | None
 
     @property
     def nbytes(self) -> int:
@@ -71,54 +123,31 @@ class PassPlan:
         """Which way every node takes for a batch of this many images, level by level."""
         return tuple(tuple(plan.path(images) for plan in level) for level in self.plans)
 
-    @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        """Member logits: images [N, C, H, W] -> [k, N, classes], one row a member.
+        """Member logits: images [N, C, H, W] -> [k, N, classes], one row a member, without gradients.
 
         Raises:
             CcnetError: images of another size, number of channels, dtype or device than the network's.
         """
         self.plans[0][0].require_input(x)
-        leaves = self._native(x, self.head) if isinstance(self.head, HeadPlan) else self._torch(x, self.head)
-        every = self.tree.leaves == tuple(range(len(leaves)))
-        return leaves if every else leaves[list(self.tree.leaves)]
+        if isinstance(self.head, nn.Module):
+            logits = self._torch(x, self.head)
+        else:
+            assert self.native is not None
+            shape = len(self.tree.levels[-1]), x.shape[0], self.head.widths[-1]
+            logits = torch.empty(shape, dtype=x.dtype, device="cpu")
+            if x.shape[0]:
+                self.native(x, logits)
+        every = self.tree.leaves == tuple(range(logits.shape[0]))
+        return logits if every else logits[list(self.tree.leaves)]
 
+    @torch.no_grad()
     def _torch(self, x: Tensor, head: nn.Module) -> Tensor:
         """[leaves, N, classes], node by node."""
         maps = [x]
         for nodes, plans in zip(self.tree.levels, self.plans, strict=True):
             maps = [plan(maps[node.parent], relu=True) for node, plan in zip(nodes, plans, strict=True)]
         return torch.stack([head(leaf) for leaf in maps])
-
-    def _native(self, x: Tensor, head: HeadPlan) -> Tensor:
-        """[leaves, N, classes], in one call of the kernels; levels write to two buffers in turn."""
-        images, leaves = len(x), len(self.tree.levels[-1])
-        rows = leaves * images
-        out = torch.empty(leaves, images, head.widths[-1], dtype=x.dtype, device="cpu")
-        if not images:
-            return out
-        sizes = [[plan.values(images) for plan in level] for level in self.plans]
-        sizes += [[rows * width] for width in head.widths[:-1]]
-        most = [max(map(sum, sizes[turn::2])) for turn in (0, 1)]
-        buffers = [_buffer(turn, size, x.dtype) for turn, size in enumerate(most)]
-        pixels = native.channels_innermost(x)
-        nodes: list[tuple[Layer, int, int, int]] = []
-        ends: list[int] = []
-        maps = [pixels.data_ptr()]
-        for level, (of_tree, plans) in enumerate(zip(self.tree.levels, self.plans, strict=True)):
-            parents, maps = maps, _addresses(buffers[level % 2], sizes[level])
-            for node, plan, address in zip(of_tree, plans, maps, strict=True):
-                assert plan.native is not None
-                nodes.append((plan.native[True], parents[node.parent], address, images))
-            ends.append(len(nodes))
-        source = maps[0]  # the leaves' maps follow one another, so that they are a batch of k N images
-        for layer in head.layers:
-            target = out.data_ptr() if layer is head.layers[-1] else buffers[len(ends) % 2].data_ptr()
-            nodes.append((layer, source, target, rows))
-            ends.append(len(nodes))
-            source = target
-        require_kernels(x.device).run(nodes, ends, x.dtype)
-        return out
 
 
 def plan_passes(
@@ -160,7 +189,7 @@ def plan_passes(
     head: HeadPlan | nn.Module = model.head
     if is_native:
         head = _plan_head(model) if cache is None else cache.get(head_key, Stamp(model.head), lambda: _plan_head(model))
-    made = PassPlan(tree, plans, head)
+    made = PassPlan(tree, plans, head, NativePass.make(tree, plans, head) if isinstance(head, HeadPlan) else None)
     if cache is not None and is_native and not any(plan.generates for level in plans for plan in level):
         parts = [
             layer.plan_key(node.vertical, node.horizontal, always_native=True)
@@ -188,7 +217,7 @@ def _buffer(turn: int, size: int, dtype: torch.dtype) -> Tensor:
     Fresh memory costs a page fault every 4 KiB, which for a batch of 64 is as much as a third of the pass.
     """
     buffer = _buffers.kept.get((turn, dtype))
-    if buffer is None or len(buffer) < size:
+    if buffer is None or buffer.shape[0] < size:
         with torch.inference_mode(False):
             buffer = torch.empty(size, dtype=dtype, device="cpu")
         if buffer.nbytes <= KEPT_BUFFER_BYTES:
@@ -201,15 +230,6 @@ def _tree(
     sequences: tuple[ScaleSequence, ...], kernel_sizes: tuple[tuple[int, int], ...], in_size: tuple[int, int]
 ) -> PrefixTree:
     return PrefixTree.make(sequences, kernel_sizes, in_size)
-
-
-def _addresses(buffer: Tensor, sizes: Sequence[int]) -> list[int]:
-    """Where tensors of these numbers of values begin, one after the other in a buffer."""
-    addresses, address = [], buffer.data_ptr()
-    for size in sizes:
-        addresses.append(address)
-        address += size * buffer.element_size()
-    return addresses
 
 
 def can_plan(model: CCNet) -> bool:
@@ -257,7 +277,7 @@ def _plan_head(model: CCNet) -> HeadPlan:
             weights = pack_weights(filters)
             bias = nn.functional.pad(layer.bias.detach(), (0, -layer.out_features % PANEL))
             vertical, horizontal = (AxisGrid.make(n, 1, Fraction(1, n), n) for n in size)
-            channels, relu = (in_channels, layer.out_features), layer is not linear[-1]
-            layers.append(describe_layer(vertical, horizontal, channels, weights, bias, relu=relu))
+            channels = (in_channels, layer.out_features)
+            layers.append(describe_layer(vertical, horizontal, channels, weights, bias))
             tensors += [weights, bias]
     return HeadPlan(tuple(layers), tuple(tensors), tuple(layer.out_features for layer in linear))

@@ -7,12 +7,14 @@ no sign: through `.data` (`p.data.mul_(2)`), a shared NumPy array, or optimiser 
 `PlanCache.clear` after those.
 """
 
+import operator
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import starmap
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -64,6 +66,7 @@ class _Bundle:
     value: Any
     stamp: "Stamp"
     parts: tuple[Hashable, ...]
+    used: int = 0
 
 
 class PlanCache:
@@ -83,7 +86,8 @@ class PlanCache:
 
     Args:
         max_bytes: budget; 0 keeps nothing.
-        on_event: told "hit", "miss" or "evict" after it happened, from the thread in which it did, for metrics.
+        on_event: told "hit", "miss" or "evict" and how often after it happened, from the thread in which it did, for
+            metrics.
 
     Example:
         >>> cache = PlanCache(100 * 2**20)
@@ -91,12 +95,13 @@ class PlanCache:
         0
     """
 
-    def __init__(self, max_bytes: int = DEFAULT_BYTES, *, on_event: Callable[[str], None] | None = None) -> None:
+    def __init__(self, max_bytes: int = DEFAULT_BYTES, *, on_event: Callable[[str, int], None] | None = None) -> None:
         self.max_bytes = max_bytes
         self._on_event = on_event
         self._entries: OrderedDict[Hashable, _Entry[Any]] = OrderedDict()
         self._bundles: OrderedDict[Hashable, _Bundle] = OrderedDict()
         self._bundles_of: dict[Hashable, set[Hashable]] = {}  # of each part
+        self._used_bundles: dict[Hashable, _Bundle] = {}  # whose parts are still to be marked as used
         self._not_kept: OrderedDict[Hashable, tuple[int, int]] = OrderedDict()  # hash of the stamp, and when used
         self._making: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
@@ -145,12 +150,13 @@ class PlanCache:
         mine: Future[Any] | None = None
         others: Future[Any] | None = None
         with self._lock:
+            self._mark_parts()
             self._uses += 1
             entry = self._entries.get(key)
             if entry is not None and entry.stamp != stamp:
                 entry = None
             if entry is not None:
-                self._touch(key)
+                self._touch(key, self._uses)
             elif make_once is None or self._is_worth_keeping((key, use), stamp, nbytes):
                 others = self._making.get((key, stamp))
                 if others is None:
@@ -182,12 +188,11 @@ class PlanCache:
             if bundle is None or not bundle.stamp.holds_for(module):
                 return None
             self._uses += 1
+            bundle.used = self._uses
+            self._used_bundles[key] = bundle
             self._bundles.move_to_end(key)
-            for part in bundle.parts:
-                self._touch(part)
             self._counts["hit"] += len(bundle.parts)
-        for _ in bundle.parts:
-            self._tell("hit")
+        self._tell("hit", len(bundle.parts))
         return bundle.value
 
     def keep_bundle(self, key: Hashable, stamp: "Stamp", value: Any, parts: Sequence[Hashable]) -> None:
@@ -224,8 +229,8 @@ class PlanCache:
             evicted = self._keep(key, plan, stamp)
             del self._making[key, stamp]
         mine.set_result(plan)
-        for _ in range(evicted):
-            self._tell("evict")
+        if evicted:
+            self._tell("evict", evicted)
         return plan
 
     def _is_worth_keeping(self, key: Hashable, stamp: "Stamp", nbytes: int) -> bool:
@@ -249,12 +254,20 @@ class PlanCache:
             room += entry.plan.nbytes
         return room
 
-    def _touch(self, key: Hashable) -> None:
+    def _touch(self, key: Hashable, use: int) -> None:
         self._entries.move_to_end(key)
-        self._entries[key].used = self._uses
+        self._entries[key].used = use
+
+    def _mark_parts(self) -> None:
+        """Mark the parts of bundles as used, which a warm pass leaves to the next one that is not."""
+        for bundle in sorted(self._used_bundles.values(), key=lambda bundle: bundle.used):
+            for part in bundle.parts:
+                self._touch(part, bundle.used)
+        self._used_bundles.clear()
 
     def _keep(self, key: Hashable, plan: Sized, stamp: "Stamp") -> int:
         """Keep a plan; how many others had to leave."""
+        self._mark_parts()
         if key in self._entries:
             self._drop(key)
         if plan.nbytes > self.max_bytes:
@@ -275,16 +288,17 @@ class PlanCache:
             self._drop_bundle(name)
 
     def _drop_bundle(self, name: Hashable) -> None:
+        self._used_bundles.pop(name, None)
         for part in self._bundles.pop(name).parts:
             of_part = self._bundles_of[part]
             of_part.discard(name)
             if not of_part:
                 del self._bundles_of[part]
 
-    def _tell(self, event: str) -> None:
-        """Tell of an event; never under the lock, so that the listener may look at the cache."""
+    def _tell(self, event: str, count: int = 1) -> None:
+        """Tell of events; never under the lock, so that the listener may look at the cache."""
         if self._on_event is not None:
-            self._on_event(event)
+            self._on_event(event, count)
 
 
 class Stamp:
@@ -296,28 +310,29 @@ class Stamp:
     same place) are asked for that too.
     """
 
-    __slots__ = ("_hash", "_members", "_module", "_moves", "_state", "_values")
+    __slots__ = ("_hash", "_members", "_module", "_moves", "_owners", "_state", "_tensors")
 
     def __init__(self, module: nn.Module) -> None:
         self._module = weakref.ref(module)
-        self._members: list[tuple[dict[str, Any], str, object]] = []  # (a module's dictionary, name, what stands there)
+        self._owners: list[tuple[dict[str, Any], str]] = []  # a module's dictionary, and a name in it
+        self._members: list[object] = []  # what stands there
         self._moves: list[tuple[dict[str, Any], int]] = []
         self._collect(module)
-        tensors = [member for _, _, member in self._members if isinstance(member, Tensor)]
-        counted = not any(tensor.is_inference() for tensor in tensors)
-        self._values = tuple((t, t._version, t.data_ptr()) for t in tensors) if counted else None
+        self._tensors = [member for member in self._members if isinstance(member, Tensor)]
+        counted = not any(tensor.is_inference() for tensor in self._tensors)
         moves = tuple(count for _, count in self._moves)
-        self._state = (_optimizer_steps, moves, tuple(map(id, tensors)), tuple(v[1:] for v in self._values or ()))
+        identities = tuple(map(id, self._tensors))
+        self._state = (_optimizer_steps, moves, identities, _contents(self._tensors)) if counted else None
         self._hash = hash(self._state)
 
     def holds(self) -> bool:
         """Whether the module is still in the state that the stamp was taken of; faster than taking another."""
         return (
-            self._values is not None
+            self._state is not None
             and self._state[0] == _optimizer_steps
-            and all(names.get(name) is member for names, name, member in self._members)
+            and all(map(operator.is_, starmap(dict.get, self._owners), self._members))
             and all(attributes.get("moves", 0) == count for attributes, count in self._moves)
-            and all(t._version == version and t.data_ptr() == place for t, version, place in self._values)
+            and self._state[3] == _contents(self._tensors)
         )
 
     def holds_for(self, module: nn.Module) -> bool:
@@ -329,10 +344,7 @@ class Stamp:
 
     def __eq__(self, other: object) -> bool:
         return self is other or (
-            isinstance(other, Stamp)
-            and self._values is not None
-            and other._values is not None
-            and self._state == other._state
+            isinstance(other, Stamp) and self._state is not None and self._state == other._state
         )
 
     def _collect(self, module: nn.Module) -> None:
@@ -341,12 +353,22 @@ class Stamp:
             self._moves.append((attributes, attributes.get("moves", 0)))
         for kind in ("_parameters", "_buffers"):
             tensors = attributes[kind]
-            self._members.extend((tensors, name, tensor) for name, tensor in tensors.items())
+            self._owners.extend((tensors, name) for name in tensors)
+            self._members.extend(tensors.values())
         children = attributes["_modules"]
         for name, child in children.items():
-            self._members.append((children, name, child))
+            self._owners.append((children, name))
+            self._members.append(child)
             if child is not None:
                 self._collect(child)
+
+
+_version = operator.attrgetter("_version")
+
+
+def _contents(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """How often each tensor was changed in place, and where its values lie."""
+    return tuple(map(_version, tensors)), tuple(map(Tensor.data_ptr, tensors))
 
 
 _optimizer_steps = 0

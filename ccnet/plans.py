@@ -10,7 +10,6 @@ memory. So a plan's first use keeps nothing, its second use keeps the weights wh
 them.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -41,7 +40,7 @@ class LayerPlan:
         weights: the phases' weights: packed for the native kernels, else [P_h, P_w, C_out, C_in, K_h, K_w]; None where
             the native kernels generate them in every pass.
         bias: [C_out], for the native kernels filled up to whole panels; None without one.
-        native: what the native kernels are told, without and with a ReLU behind; None on other paths.
+        native: what the native kernels are told; None on other paths.
     """
 
     vertical: AxisGrid
@@ -51,7 +50,7 @@ class LayerPlan:
     device: torch.device
     weights: Tensor | None
     bias: Tensor | None
-    native: tuple[Layer, Layer] | None
+    native: Layer | None
 
     @property
     def nbytes(self) -> int:
@@ -73,9 +72,10 @@ class LayerPlan:
         """[N, C_out, H', W']."""
         return images, self.channels[1], self.vertical.out_size, self.horizontal.out_size
 
-    def values(self, images: int) -> int:
-        """Numbers in the output."""
-        return math.prod(self.out_shape(images))
+    @property
+    def values(self) -> int:
+        """Numbers in the output of one image."""
+        return self.channels[1] * self.vertical.out_size * self.horizontal.out_size
 
     def require_input(self, x: Tensor) -> None:
         """Refuse what the plan was not made for; the kernels would read beyond its end.
@@ -105,8 +105,7 @@ class LayerPlan:
             out = torch.empty(self.out_shape(len(x)), dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
             pixels = native.channels_innermost(x)
             if len(x):
-                node = (self.native[relu], pixels.data_ptr(), out.data_ptr(), len(x))
-                native.require_kernels(x.device).run([node], [1], x.dtype)
+                native.require_kernels(x.device).apply(self.native, pixels, out, len(x), relu=relu)
             return out
 
 
@@ -167,13 +166,8 @@ def plan_layer(
             values = kernel.packed_basis().contiguous() if basis is None else basis().values
             features = kernel.features(phase_points(vertical, horizontal, "offset", like))
             packed = None if generate else _generated(features, values)
-        layers = tuple(
-            native.describe_layer(
-                vertical, horizontal, channels, packed, bias, features=features, basis=values, relu=relu
-            )
-            for relu in (False, True)
-        )
-        return LayerPlan(vertical, horizontal, channels, like.dtype, like.device, packed, bias, (layers[0], layers[1]))
+        layer = native.describe_layer(vertical, horizontal, channels, packed, bias, features=features, basis=values)
+        return LayerPlan(vertical, horizontal, channels, like.dtype, like.device, packed, bias, layer)
 
 
 def uses_native(kernel: InternalNet, backend: str) -> bool:

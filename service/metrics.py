@@ -101,9 +101,9 @@ class Metrics:
         """A stage took this long."""
         self.stages.labels(stage).observe(seconds)
 
-    def plan_cache_event(self, event: str) -> None:
-        """One of `PLAN_CACHE_EVENTS` happened; may be called from any thread."""
-        self.plan_cache.labels(event).inc()
+    def plan_cache_event(self, event: str, count: int) -> None:
+        """One of `PLAN_CACHE_EVENTS` happened `count` times; may be called from any thread."""
+        self.plan_cache.labels(event).inc(count)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

@@ -72,7 +72,7 @@ def _generate_and_apply(x: Tensor, net: Any, vertical: AxisGrid, horizontal: Axi
     pixels = channels_innermost(x)
     channels = (net.in_channels, net.out_channels)
     layer = describe_layer(vertical, horizontal, channels, None, features=features, basis=basis)
-    require_kernels(x.device).run([(layer, pixels.data_ptr(), out.data_ptr(), len(x))], [1], x.dtype)
+    require_kernels(x.device).apply(layer, pixels, out, len(x))
     return out
 
 
@@ -137,7 +137,6 @@ def describe_layer(
     *,
     features: Tensor | None = None,
     basis: Tensor | None = None,
-    relu: bool = False,
 ) -> Layer:
     """A layer as the kernels want it; it keeps the tensors that it points into.
 
@@ -147,7 +146,6 @@ def describe_layer(
         weights: packed; None where the kernels generate them.
         bias: [panels * 16] of the weights' dtype, or None.
         features, basis: from which weights are generated: [P, hidden] and [hidden, columns], contiguous.
-        relu: whether negative outputs become 0.
     """
     starts_h, starts_w = (_starts(axis.starts, axis.in_size, axis.kernel_size) for axis in (vertical, horizontal))
     tensors = {"starts_h": starts_h, "starts_w": starts_w, "bias": bias}
@@ -156,7 +154,7 @@ def describe_layer(
         in_h=vertical.in_size, in_w=horizontal.in_size, c_in=channels[0],
         out_h=vertical.out_size, out_w=horizontal.out_size, c_out=channels[1],
         k_h=vertical.kernel_size, k_w=horizontal.kernel_size, p_h=vertical.period, p_w=horizontal.period,
-        relu=relu, hidden=0 if features is None else features.shape[1],
+        hidden=0 if features is None else features.shape[1],
         **{name: tensor.data_ptr() for name, tensor in tensors.items() if tensor is not None},
     )  # fmt: skip
     layer.keep = tuple(tensor for tensor in tensors.values() if tensor is not None)
@@ -170,8 +168,8 @@ def _starts(starts: tuple[int, ...], in_size: int, kernel_size: int) -> Tensor:
 
 
 def channels_innermost(x: Tensor) -> Tensor:
-    """[N, C, H, W] -> [N, H, W, C], a view where x is in torch's channels_last."""
-    return x.permute(0, 2, 3, 1).contiguous()
+    """[N, C, H, W] in memory as [N, H, W, C]: x itself where it is in torch's channels_last."""
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 class Native(torch.autograd.Function):
@@ -191,8 +189,7 @@ class Native(torch.autograd.Function):
         out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
         if images:
             layer = describe_layer(vertical, horizontal, (in_channels, out_channels), weights)
-            nodes = [(layer, pixels.data_ptr(), out.data_ptr(), images)]
-            require_kernels(x.device).run(nodes, [1], x.dtype)
+            require_kernels(x.device).apply(layer, pixels, out, images)
         return out
 
     @staticmethod
@@ -203,14 +200,14 @@ class Native(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: the gradients are to be differentiated in their turn
             return _differentiable_gradients(ctx, grads[0])
         pixels, grad_out = channels_innermost(x), channels_innermost(grads[0])
-        grad_x = torch.empty_like(pixels) if ctx.needs_input_grad[0] else None
+        grad_x = torch.empty_like(pixels, memory_format=torch.channels_last) if ctx.needs_input_grad[0] else None
         grad_weights = torch.empty_like(weights) if ctx.needs_input_grad[1] else None
         if len(x):
             layer = describe_layer(vertical, horizontal, (x.shape[1], ctx.out_channels), weights)
             require_kernels(x.device).gradients(layer, pixels, grad_out, grad_x, grad_weights, len(x))
         elif grad_weights is not None:
             grad_weights.zero_()
-        return None if grad_x is None else grad_x.permute(0, 3, 1, 2), grad_weights, None, None, None
+        return grad_x, grad_weights, None, None, None
 
 
 def _differentiable_gradients(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:

@@ -23,10 +23,11 @@ struct Vectors {
 // Output pixels of one phase that are computed together.
 template <class T>
 struct Tile {
-    int windows;                // 1 to Vectors<T>::rows
-    const T** rows;             // [K_h, windows], of each window
-    T* patches;                 // [windows, K_h, K_w C_in]: room for rows that reach out of the image
-    T* out[Vectors<T>::rows];   // where the results of each window go, [C_out]
+    bool relu;
+    const T** rows;            // [K_h, windows], of each window
+    T* patches;                // [windows, K_h, K_w C_in]: room for rows that reach out of the image
+    int windows;               // 1 to Vectors<T>::rows
+    T* out[Vectors<T>::rows];  // where the results of each window go, [C_out]
 };
 
 // The tile's first R windows, all it has, times Q panels. Memory is asked for what comes: the place of the results
@@ -71,7 +72,7 @@ static inline __attribute__((always_inline)) void multiply_tile(const Layer& lay
             if (layer.bias) shift = *reinterpret_cast<const V*>(static_cast<const T*>(layer.bias) + first);
             for (int r = 0; r < R; ++r) {
                 V value = sums[r][q][b] + shift;
-                if (layer.relu) value = value < 0 ? V{} : value;  // keeps NaN
+                if (tile.relu) value = value < 0 ? V{} : value;  // keeps NaN
                 if (left >= L)
                     *reinterpret_cast<V*>(tile.out[r] + first) = value;
                 else
@@ -151,7 +152,9 @@ static void convolve(const Layer& layer, const T* weights, const T* x, T* y, con
     const T** pointers = reinterpret_cast<const T**>(scratch);
     T* zeros = reinterpret_cast<T*>(scratch + aligned(2 * rows * sizeof(T*)));
     std::memset(zeros, 0, length * sizeof(T));
-    Tile<T> turns[2] = {{0, pointers, zeros + length, {}}, {0, pointers + rows, zeros + length + rows * length, {}}};
+    T* patches = zeros + length;
+    Tile<T> turns[2] = {{share.relu != 0, pointers, patches, 0, {}},
+                        {share.relu != 0, pointers + rows, patches + rows * length, 0, {}}};
     Pixels pixel(layer, share.phase, share.n0, share.n1);
     const int64_t tiles = (pixel.count + R - 1) / R;
     const int64_t first = tiles * share.part / share.parts, last = tiles * (share.part + 1) / share.parts;

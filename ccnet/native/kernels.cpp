@@ -70,62 +70,67 @@ Kernels<T> kernels_of(int instruction_set) {
 #undef KERNELS
 }
 
-// A layer applied to some images.
-struct Node {
+// A layer applied to maps in one of the caller's buffers. Nothing in it depends on the call: the first value of the
+// input lies `from_offset` values an image into its buffer.
+struct Step {
     const Layer* layer;
-    const void* x;
-    void* y;
-    int64_t images;
+    int64_t from, from_offset, to, to_offset, maps, relu;  // `maps` inputs an image; ReLU behind the bias or not
 };
 
 constexpr int64_t CORE_CACHE = 256 << 10;  // bytes that surely stay in a core's own cache, half of it or less
 constexpr int64_t GENERATED_PHASES = 12;   // whose weights for one panel are generated together
 
-// How a node is cut into items: blocks of images x parts of their pixels x groups of phases x parts of their panels.
-// An item goes through the pixels of its part phase by phase.
-struct Cut {
-    int64_t block, blocks, parts, groups, panel_parts, items;
+// A step of one call, and how it is cut into items: blocks of images x parts of their pixels x groups of phases x parts
+// of their panels. An item goes through the pixels of its part phase by phase.
+struct Work {
+    const Layer& layer;
+    const void* x;
+    void* y;
+    int64_t relu, images, block, blocks, parts, groups, panel_parts, items;
 };
 
-Cut cut(const Node& node, int64_t element_size, int64_t items_wanted) {
-    const Layer& layer = *node.layer;
+Work cut(const Step& step, void* const* buffers, int64_t images, int64_t element_size, int64_t items_wanted) {
+    const Layer& layer = *step.layer;
     const int64_t phases = layer.phases(), phase_bytes = layer.phase_size() * element_size;
-    Cut c{images_a_block(layer, node.images), 0, 1, phases, 1, 0};
+    const char* x = static_cast<const char*>(buffers[step.from]) + images * step.from_offset * element_size;
+    char* y = static_cast<char*>(buffers[step.to]) + images * step.to_offset * element_size;
+    images *= step.maps;
+    Work w{layer, x, y, step.relu, images, images_a_block(layer, images), 0, 1, phases, 1, 0};
     if (!layer.weights) {  // weights are generated once, for all images
-        c.block = node.images;
-        c.panel_parts = layer.panels();
-        c.groups = (phases + GENERATED_PHASES - 1) / GENERATED_PHASES;
+        w.block = images;
+        w.panel_parts = layer.panels();
+        w.groups = (phases + GENERATED_PHASES - 1) / GENERATED_PHASES;
     } else if (phase_bytes > 2 * CORE_CACHE) {  // read once, panel by panel, by one thread each
-        c.block = node.images;
-        c.panel_parts = layer.panels();
+        w.block = images;
+        w.panel_parts = layer.panels();
     } else if (phases * phase_bytes <= CORE_CACHE) {  // all weights stay in the cache while parts of the images pass by
-        c.groups = 1;
-        c.parts = c.block * layer.in_h * layer.in_w * layer.c_in * element_size / (CORE_CACHE / 2);
+        w.groups = 1;
+        w.parts = w.block * layer.in_h * layer.in_w * layer.c_in * element_size / (CORE_CACHE / 2);
     }
-    c.blocks = (node.images + c.block - 1) / c.block;
+    w.blocks = (images + w.block - 1) / w.block;
     if (layer.weights) {
-        const int64_t items = c.blocks * c.groups * c.panel_parts, wanted = (items_wanted + items - 1) / items;
-        const int64_t tiles = c.block * (layer.out_h * layer.out_w / phases) / 6;
-        if (c.parts < wanted) c.parts = wanted;
-        if (c.parts > tiles) c.parts = tiles;
-        if (c.parts < 1) c.parts = 1;
+        const int64_t items = w.blocks * w.groups * w.panel_parts, wanted = (items_wanted + items - 1) / items;
+        const int64_t tiles = w.block * (layer.out_h * layer.out_w / phases) / 6;
+        if (w.parts < wanted) w.parts = wanted;
+        if (w.parts > tiles) w.parts = tiles;
+        if (w.parts < 1) w.parts = 1;
     }
-    c.items = c.blocks * c.groups * c.panel_parts * c.parts;
-    return c;
+    w.items = w.blocks * w.groups * w.panel_parts * w.parts;
+    return w;
 }
 
-// One item of a node; `scratch` holds what `convolve` needs and, behind it, generated weights.
+// One item; `scratch` holds what `convolve` needs and, behind it, generated weights.
 template <class T>
-void run_item(const Kernels<T>& kernels, const Node& node, const Cut& c, int64_t item, char* scratch) {
-    const Layer& layer = *node.layer;
-    const int64_t panel_part = item % c.panel_parts;
-    const int64_t group = (item /= c.panel_parts) % c.groups;
-    const int64_t part = (item /= c.groups) % c.parts;
-    const int64_t n0 = item / c.parts * c.block;
-    const int64_t n1 = n0 + c.block < node.images ? n0 + c.block : node.images;
+void run_item(const Kernels<T>& kernels, const Work& w, int64_t item, char* scratch) {
+    const Layer& layer = w.layer;
+    const int64_t panel_part = item % w.panel_parts;
+    const int64_t group = (item /= w.panel_parts) % w.groups;
+    const int64_t part = (item /= w.groups) % w.parts;
+    const int64_t n0 = item / w.parts * w.block;
+    const int64_t n1 = n0 + w.block < w.images ? n0 + w.block : w.images;
     const int64_t panels = layer.panels(), panel_size = layer.panel_size();
-    const int64_t first = panels * panel_part / c.panel_parts, last = panels * (panel_part + 1) / c.panel_parts;
-    const int64_t begin = layer.phases() * group / c.groups, end = layer.phases() * (group + 1) / c.groups;
+    const int64_t first = panels * panel_part / w.panel_parts, last = panels * (panel_part + 1) / w.panel_parts;
+    const int64_t begin = layer.phases() * group / w.groups, end = layer.phases() * (group + 1) / w.groups;
     T* generated = reinterpret_cast<T*>(scratch + aligned(kernels.convolve_scratch(layer)));
     if (!layer.weights)  // of the panel `first`, [phases of the group, panel_size]
         kernels.generate(end - begin, static_cast<const T*>(layer.features) + begin * layer.hidden, layer.hidden,
@@ -134,27 +139,30 @@ void run_item(const Kernels<T>& kernels, const Node& node, const Cut& c, int64_t
     for (int64_t phase = begin; phase < end; ++phase) {
         const T* weights = layer.weights ? static_cast<const T*>(layer.weights) + phase * layer.phase_size()
                                          : generated + (phase - begin - first) * panel_size;
-        kernels.convolve(layer, weights, static_cast<const T*>(node.x), static_cast<T*>(node.y),
-                         Share{n0, n1, phase, part, c.parts, first, last}, scratch);
+        kernels.convolve(layer, weights, static_cast<const T*>(w.x), static_cast<T*>(w.y),
+                         Share{n0, n1, phase, part, w.parts, first, last, w.relu}, scratch);
     }
 }
 
 template <class T>
-int run(const Node* nodes, const int64_t* levels, int64_t level_count, int instruction_set, int threads) {
+int run(const Step* steps, const int64_t* levels, int64_t level_count, void* const* buffers, int64_t images,
+        int instruction_set, int threads) {
     const Kernels<T> kernels = kernels_of<T>(instruction_set);
     const int64_t count = level_count ? levels[level_count - 1] : 0;
     int64_t scratch_size = 0;
-    std::vector<Cut> cuts(count);
-    std::vector<int64_t> ends(count);  // of each node's items among those of its level
-    for (int64_t level = 0, node = 0; level < level_count; ++level) {
-        const int64_t nodes_of_level = levels[level] - node;
-        const int64_t wanted = threads == 1 ? 1 : (8 * threads + nodes_of_level - 1) / nodes_of_level;
-        for (int64_t end = 0; node < levels[level]; ++node) {
-            const Layer& layer = *nodes[node].layer;
-            cuts[node] = cut(nodes[node], sizeof(T), wanted);
-            ends[node] = end += cuts[node].items;
-            int64_t size = aligned(kernels.convolve_scratch(layer));
-            if (!layer.weights) size += GENERATED_PHASES * layer.panel_size() * sizeof(T);
+    std::vector<Work> works;
+    std::vector<int64_t> ends;  // of each work's items among those of its level
+    works.reserve(count);
+    ends.reserve(count);
+    for (int64_t level = 0; level < level_count; ++level) {
+        const int64_t first = works.size(), works_of_level = levels[level] - first;
+        const int64_t wanted = threads == 1 ? 1 : (8 * threads + works_of_level - 1) / works_of_level;
+        for (int64_t end = 0, at = first; at < levels[level]; ++at) {
+            const Work w = cut(steps[at], buffers, images, sizeof(T), wanted);
+            works.push_back(w);
+            ends.push_back(end += w.items);
+            int64_t size = aligned(kernels.convolve_scratch(w.layer));
+            if (!w.layer.weights) size += GENERATED_PHASES * w.layer.panel_size() * sizeof(T);
             if (size > scratch_size) scratch_size = size;
         }
     }
@@ -169,9 +177,9 @@ int run(const Node* nodes, const int64_t* levels, int64_t level_count, int instr
 #pragma omp for schedule(dynamic)
             for (int64_t item = 0; item < items; ++item) {
                 if (!scratch) continue;
-                int64_t node = first;
-                while (ends[node] <= item) ++node;
-                run_item(kernels, nodes[node], cuts[node], item - (node > first ? ends[node - 1] : 0), scratch);
+                int64_t at = first;
+                while (ends[at] <= item) ++at;
+                run_item(kernels, works[at], item - (at > first ? ends[at - 1] : 0), scratch);
             }
         }
         std::free(scratch);
@@ -240,7 +248,7 @@ void generate(const T* features, const T* basis, T* out, int64_t points, int64_t
 extern "C" {
 
 // Raised whenever a structure or a signature below changes; checked when the library is loaded.
-int ccnet_version() { return 2; }
+int ccnet_version() { return 3; }
 
 // The best instruction set of this processor: 0 portable, 1 AVX2 with FMA, 2 AVX-512.
 int ccnet_instruction_set() {
@@ -253,12 +261,12 @@ int ccnet_instruction_set() {
     return 0;
 }
 
-// Levels of nodes, one level after the other; nodes of a level are independent. 0, or 1 when memory ran out.
-int ccnet_run(const Node* nodes, const int64_t* levels, int64_t level_count, int is_double, int instruction_set,
-              int threads) {
+// Levels of steps, one level after the other; steps of a level are independent. 0, or 1 when memory ran out.
+int ccnet_run(const Step* steps, const int64_t* levels, int64_t level_count, void* const* buffers, int64_t images,
+              int is_double, int instruction_set, int threads) {
     try {
-        return is_double ? run<double>(nodes, levels, level_count, instruction_set, threads)
-                         : run<float>(nodes, levels, level_count, instruction_set, threads);
+        return is_double ? run<double>(steps, levels, level_count, buffers, images, instruction_set, threads)
+                         : run<float>(steps, levels, level_count, buffers, images, instruction_set, threads);
     } catch (const std::bad_alloc&) {
         return 1;
     }

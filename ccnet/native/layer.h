@@ -4,7 +4,7 @@ constexpr int PANEL = 16;  // output channels of a panel
 constexpr int CACHE_LINE = 64;
 
 struct Layer {
-    int64_t in_h, in_w, c_in, out_h, out_w, c_out, k_h, k_w, p_h, p_w, relu;
+    int64_t in_h, in_w, c_in, out_h, out_w, c_out, k_h, k_w, p_h, p_w;
     const int32_t* starts_h;  // [out_h], first input row of each output row's window; may lie outside the image
     const int32_t* starts_w;  // [out_w]
     const void* weights;      // packed or transposed, see convolve.h and gradients.h; null: features times basis
@@ -49,9 +49,9 @@ struct Pixels {
 };
 
 // What one call works on: of images [n0, n1) the output pixels of one phase, part `part` of `parts`, for panels
-// [first, last).
+// [first, last), with a ReLU behind it or not.
 struct Share {
-    int64_t n0, n1, phase, part, parts, first, last;
+    int64_t n0, n1, phase, part, parts, first, last, relu;
 };
 
 // Images that share one reading of a phase's weights: enough for about a hundred pixels.

@@ -7,7 +7,9 @@ or float64. No kernel runs under Python's lock, so several threads may compute a
 import ctypes
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor
 
 PANEL = 16  # output channels of a panel, as in layer.h
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
-_VERSION = 2
+_VERSION = 3
 logger = logging.getLogger(__name__)
 
 
@@ -24,22 +26,48 @@ class Layer(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("in_h", "in_w", "c_in", "out_h", "out_w", "c_out")),
-        *((name, ctypes.c_int64) for name in ("k_h", "k_w", "p_h", "p_w", "relu")),
+        *((name, ctypes.c_int64) for name in ("k_h", "k_w", "p_h", "p_w")),
         *((name, ctypes.c_void_p) for name in ("starts_h", "starts_w", "weights", "bias", "features", "basis")),
         ("hidden", ctypes.c_int64),
     )
     keep: tuple[Tensor, ...]  # tensors that a structure's addresses belong to
 
 
-class Node(ctypes.Structure):
-    """`struct Node` of kernels.cpp: a layer applied to some images."""
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A layer applied to maps in one of a call's buffers: `struct Step` of kernels.cpp.
 
-    _fields_ = (
-        ("layer", ctypes.POINTER(Layer)),
-        ("x", ctypes.c_void_p),
-        ("y", ctypes.c_void_p),
-        ("images", ctypes.c_int64),
-    )
+    Attributes:
+        layer: it.
+        source, target: the buffers it reads and writes, and where in them, in values an image.
+        maps: inputs an image.
+        relu: whether negative outputs become 0.
+    """
+
+    layer: Layer
+    source: tuple[int, int]
+    target: tuple[int, int]
+    maps: int = 1
+    relu: bool = False
+
+
+class Program:
+    """Steps as the kernels read them, for any number of images and any buffers.
+
+    Args:
+        levels: the steps of each level, which are independent of each other; levels run one after the other.
+    """
+
+    def __init__(self, levels: Sequence[Sequence[Step]]) -> None:
+        steps = [step for level in levels for step in level]
+        numbers = [
+            number
+            for step in steps
+            for number in (ctypes.addressof(step.layer), *step.source, *step.target, step.maps, step.relu)
+        ]
+        self.steps = (ctypes.c_int64 * len(numbers))(*numbers)
+        self.ends = (ctypes.c_int64 * len(levels))(*accumulate(map(len, levels)))
+        self.layers = tuple(step.layer for step in steps)  # kept for as long as they are pointed to
 
 
 class Kernels:
@@ -67,21 +95,26 @@ class Kernels:
         self.instruction_sets.index(instruction_set)
         self.instruction_set = instruction_set
 
-    def run(self, nodes: Sequence[tuple[Layer, int, int, int]], levels: Sequence[int], dtype: torch.dtype) -> None:
-        """Apply layers: nodes of a level are independent and run side by side, levels one after the other.
+    def run(self, program: Program, buffers: Sequence[Tensor], images: int) -> None:
+        """Run a program.
 
         Args:
-            nodes: (layer, address of x, address of y, images, at least 1).
-            levels: for each level, the number of nodes up to its end.
-            dtype: of x, y, weights and biases.
+            program: the steps.
+            buffers: contiguous, of the dtype of weights and biases, and as large as the steps need.
+            images: at least 1.
 
         Raises:
             MemoryError: no room for the threads' small buffers.
         """
-        array = (Node * len(nodes))(*(Node(ctypes.pointer(layer), x, y, images) for layer, x, y, images in nodes))
-        ends = (ctypes.c_int64 * len(levels))(*levels)
-        if self._library.ccnet_run(array, ends, ctypes.c_int64(len(levels)), *self._options(dtype)):
+        addresses = (ctypes.c_void_p * len(buffers))(*(buffer.data_ptr() for buffer in buffers))
+        ends = program.ends
+        options = ctypes.c_int64(len(ends)), addresses, ctypes.c_int64(images), *self._options(buffers[0].dtype)
+        if self._library.ccnet_run(program.steps, ends, *options):
             raise MemoryError("no memory left for the native kernels' buffers")
+
+    def apply(self, layer: Layer, x: Tensor, y: Tensor, images: int, *, relu: bool = False) -> None:
+        """Apply one layer; x and y as the buffers of `run`."""
+        self.run(Program([[Step(layer, (0, 0), (1, 0), relu=relu)]]), (x, y), images)
 
     def gradients(
         self, layer: Layer, x: Tensor, grad_y: Tensor, grad_x: Tensor | None, grad_w: Tensor | None, images: int

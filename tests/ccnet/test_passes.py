@@ -87,9 +87,9 @@ def test_equal_prefixes_are_computed_once(model, x, monkeypatch):
     if kernels():
         run = Kernels.run
 
-        def counting(found, nodes, *rest):
-            counted.append(len(nodes))
-            run(found, nodes, *rest)
+        def counting(found, program, *rest):
+            counted.append(len(program.layers))
+            run(found, program, *rest)
 
         monkeypatch.setattr(Kernels, "run", counting)
     together = plan(x)

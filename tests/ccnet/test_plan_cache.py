@@ -19,7 +19,7 @@ class Thing:
 
 def test_the_least_recently_used_plan_leaves_when_the_budget_is_passed():
     events: list[str] = []
-    cache = PlanCache(100, on_event=events.append)
+    cache = PlanCache(100, on_event=lambda event, count: events.extend([event] * count))
     for key in ("a", "b", "a", "c"):  # "b" is older than "a"
         cache.get(key, STAMP, lambda: Thing(40))
     assert (cache.stats.plans, cache.stats.nbytes, cache.stats.evictions) == (2, 80, 1)
@@ -95,11 +95,11 @@ def test_plans_used_in_turn_that_do_not_all_fit_do_not_push_out_each_other():
 
 def test_a_listener_may_look_at_the_cache_and_its_failure_leaves_the_way_free():
     seen: list[int] = []
-    cache = PlanCache(100, on_event=lambda event: seen.append(cache.stats.plans))
+    cache = PlanCache(100, on_event=lambda event, count: seen.append(cache.stats.plans))
     cache.get("a", STAMP, lambda: Thing(1))
     assert seen == [1]
 
-    def fail(_event):
+    def fail(_event, _count):
         raise ZeroDivisionError
 
     cache = PlanCache(100, on_event=fail)
