@@ -159,7 +159,7 @@ class ScaleEnsemble:
         graph = self._device.type == "cuda"
         key = (id(self.model), "program", members, self.precision, self.max_images_per_pass)
         once = None if keep else lambda: make(graph=False)
-        return self.plans.get(key, Stamp(self.model), lambda: make(graph), once, len(members) * MEMBER_BYTES)
+        return self.plans.get(key, Stamp.of(self.model), lambda: make(graph), once, len(members) * MEMBER_BYTES)
 
     def _member_logits(self, x: Tensor, members: Sequence[ScaleSequence]) -> Tensor:
         """[k, N, classes], in the order of the members."""

@@ -56,6 +56,8 @@ def exact_scale(scale: Scale) -> Fraction:
     Raises:
         CcnetError: the scale is not a number, not finite, or not above 0.
     """
+    if type(scale) is Fraction and type(scale.numerator) is type(scale.denominator) is int and scale.numerator > 0:
+        return scale
     if isinstance(scale, bool) or not isinstance(scale, Real):
         raise CcnetError(f"a scale is an int, a float or a Fraction; got {scale!r} of type {type(scale).__name__}")
     if not isinstance(scale, Rational):
@@ -133,7 +135,7 @@ class AxisGrid:
         return len(self.offsets)
 
     @property
-    def key(self) -> tuple[int, ...]:
+    def key(self) -> tuple[int, int, int, int, int]:
         """What the grid follows from, quicker to hash than the grid itself."""
         return self.in_size, self.out_size, self.scale.numerator, self.scale.denominator, self.kernel_size
 

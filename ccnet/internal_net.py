@@ -27,7 +27,6 @@ from ccnet.types import KernelInput
 # Share of the generated weights' variance that comes from the coordinate and not from the last layer's bias. The paper
 # initialises the biases alone (share 0), which starts every phase with the same filter.
 VARYING_SHARE = 0.1
-LEAKY_SLOPE = 0.01  # the paper says LeakyReLU and not its slope; this is torch's default
 
 
 class InternalNet(nn.Module):
@@ -66,6 +65,8 @@ class InternalNet(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.last = nn.Linear(widths[-1], self.out_channels * self.in_channels * taps)
         self.reset_parameters()
+
+    negative_slope = 0.01  # the paper says LeakyReLU and not its slope; this is torch's default
 
     # How often `.to()` and its like may have put other values into the same parameters; see `ccnet.plan_cache.Stamp`.
     moves = 0
@@ -149,7 +150,7 @@ class InternalNet(nn.Module):
     def _features(self, points: Tensor) -> Tensor:
         """The hidden values h(point), [M, hidden[-1]]."""
         for layer in self.hidden:
-            points = nn.functional.leaky_relu(layer(points), LEAKY_SLOPE)
+            points = nn.functional.leaky_relu(layer(points), self.negative_slope)
         return points
 
     def _reference_points(self) -> Tensor:

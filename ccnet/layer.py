@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.backends import get_backend
+from ccnet.backends.native import PackedNet
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid, ScalePair, exact_scales, whole_number
 from ccnet.internal_net import InternalNet
 from ccnet.native.library import PANEL
 from ccnet.plan_cache import PlanCache, Stamp
-from ccnet.plans import Basis, LayerPlan, can_generate, plan_layer
+from ccnet.plans import LayerPlan, can_generate, plan_layer
 from ccnet.types import Kernel, KernelInput
 
 
@@ -192,16 +193,16 @@ class CCConv2d(nn.Module):
         `use` is what the plan is wanted for (see `PlanCache.get`).
         """
 
-        def make_basis() -> Basis:
-            return Basis(self.kernel.packed_basis().contiguous())
+        def pack() -> PackedNet:
+            return PackedNet.make(self.kernel, self.bias, self.kernel.last.weight.dtype)
 
-        def basis() -> Basis:
-            return make_basis() if cache is None else cache.get((id(self), "basis"), stamp, make_basis)
+        def packed_net() -> PackedNet:
+            return pack() if cache is None else cache.get((id(self), "packed net"), stamp, pack)
 
         def make(generate: bool) -> LayerPlan:
             return plan_layer(
                 self.kernel, self.bias, vertical, horizontal,
-                backend=self.backend, always_native=always_native, generate=generate, basis=basis,
+                backend=self.backend, always_native=always_native, generate=generate, packed_net=packed_net,
             )  # fmt: skip
 
         if cache is None:
@@ -219,7 +220,7 @@ class CCConv2d(nn.Module):
 
     def stamp(self) -> Stamp:
         """The state of the layer's parameters, by which a plan is known to be up to date."""
-        return Stamp(self)
+        return Stamp.of(self)
 
     def extra_repr(self) -> str:
         """What `print(layer)` shows."""

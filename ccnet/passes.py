@@ -169,7 +169,7 @@ def plan_passes(
     found: PassPlan | None = None if cache is None else cache.get_bundle(name, model)
     if found is not None:
         return found
-    whole = Stamp(model)
+    whole = Stamp.of(model)
     layers = [layer for layer in model.layers if isinstance(layer, CCConv2d)]
     tree = _tree(tuple(sequences), tuple(layer.kernel_size for layer in layers), model.in_size)
     stamps = [layer.stamp() for layer in layers]
@@ -188,7 +188,9 @@ def plan_passes(
     head_key = (id(model), "head")
     head: HeadPlan | nn.Module = model.head
     if is_native:
-        head = _plan_head(model) if cache is None else cache.get(head_key, Stamp(model.head), lambda: _plan_head(model))
+        head = (
+            _plan_head(model) if cache is None else cache.get(head_key, Stamp.of(model.head), lambda: _plan_head(model))
+        )
     made = PassPlan(tree, plans, head, NativePass.make(tree, plans, head) if isinstance(head, HeadPlan) else None)
     if cache is not None and is_native and not any(plan.generates for level in plans for plan in level):
         parts = [

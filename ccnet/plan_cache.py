@@ -325,6 +325,17 @@ class Stamp:
         self._state = (_optimizer_steps, moves, identities, _contents(self._tensors)) if counted else None
         self._hash = hash(self._state)
 
+    @staticmethod
+    def of(module: nn.Module) -> "Stamp":
+        """The module's stamp: the one taken last, where it still holds, which is several times faster than a new one.
+
+        A module's last stamp stays for as long as the module.
+        """
+        stamp = _last_stamps.get(module)
+        if stamp is None or not stamp.holds():
+            _last_stamps[module] = stamp = Stamp(module)
+        return stamp
+
     def holds(self) -> bool:
         """Whether the module is still in the state that the stamp was taken of; faster than taking another."""
         return (
@@ -343,9 +354,7 @@ class Stamp:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (
-            isinstance(other, Stamp) and self._state is not None and self._state == other._state
-        )
+        return self is other or (isinstance(other, Stamp) and self._state is not None and self._state == other._state)
 
     def _collect(self, module: nn.Module) -> None:
         attributes = module.__dict__
@@ -363,6 +372,7 @@ class Stamp:
                 self._collect(child)
 
 
+_last_stamps: "weakref.WeakKeyDictionary[nn.Module, Stamp]" = weakref.WeakKeyDictionary()
 _version = operator.attrgetter("_version")
 
 

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ccnet.backends import discrete, native, resolve_backend
 from ccnet.backends.discrete import Path as DiscretePath
-from ccnet.backends.phases import phase_points, phase_weights
+from ccnet.backends.native import PackedNet, describe_layer
+from ccnet.backends.phases import phase_weights
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid
 from ccnet.internal_net import InternalNet
-from ccnet.native.library import PANEL, Layer
+from ccnet.native.library import Layer
 
 Path = Literal["native"] | DiscretePath
 
@@ -109,18 +110,6 @@ class LayerPlan:
             return out
 
 
-@dataclass(frozen=True, eq=False)
-class Basis:
-    """What all of an Internal-Net's packed weights are linear in; see `InternalNet.packed_basis`."""
-
-    values: Tensor
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the values."""
-        return self.values.nbytes
-
-
 def plan_layer(
     kernel: InternalNet,
     bias: Tensor | None,
@@ -130,7 +119,7 @@ def plan_layer(
     backend: str = "auto",
     always_native: bool = False,
     generate: bool = False,
-    basis: Callable[[], Basis] | None = None,
+    packed_net: Callable[[], PackedNet] | None = None,
 ) -> LayerPlan:
     """Prepare a layer for two grids.
 
@@ -141,7 +130,7 @@ def plan_layer(
         always_native: with the native kernels, use them for plain convolutions too: an image then gives the same bits
             in every batch.
         generate: leave it to the passes to generate the weights, where `can_generate`.
-        basis: the kernel's `packed_basis`, made before; None makes it anew.
+        packed_net: what the native kernels generate weights from, made before; None makes it anew.
 
     Raises:
         CcnetError: a backend that has no plans, or native kernels that are not there.
@@ -149,25 +138,28 @@ def plan_layer(
     like = kernel.last.weight
     # Ordinary tensors, whatever mode the caller is in: they outlive the call.
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(like.device.type, enabled=False):
-        bias = None if bias is None else bias.detach().clone()
         channels = (kernel.in_channels, kernel.out_channels)
         is_native = uses_native(kernel, backend)
+
+        def plan(weights: Tensor | None, bias: Tensor | None, layer: Layer | None) -> LayerPlan:
+            return LayerPlan(vertical, horizontal, channels, like.dtype, like.device, weights, bias, layer)
+
         if not is_native or (not always_native and native.choose_path(vertical, horizontal) == "convolution"):
             weights = phase_weights(kernel, vertical, horizontal, kernel.kernel_input, like=like).to(like.dtype)
             if weights.shape[:2] == (1, 1):  # as `conv2d` likes it beside channels_last images
                 weights = weights[0, 0].contiguous(memory_format=torch.channels_last)[None, None]
-            return LayerPlan(vertical, horizontal, channels, like.dtype, like.device, weights, bias, None)
-        if bias is not None:
-            bias = nn.functional.pad(bias, (0, -len(bias) % PANEL))
+            return plan(weights, None if bias is None else bias.detach().clone(), None)
         if kernel.kernel_input == "distance" or not kernel.is_plain():
-            packed: Tensor | None = native.packed_weights(kernel, vertical, horizontal, kernel.kernel_input, like)[0]
-            features = values = None
-        else:
-            values = kernel.packed_basis().contiguous() if basis is None else basis().values
-            features = kernel.features(phase_points(vertical, horizontal, "offset", like))
-            packed = None if generate else _generated(features, values)
-        layer = native.describe_layer(vertical, horizontal, channels, packed, bias, features=features, basis=values)
-        return LayerPlan(vertical, horizontal, channels, like.dtype, like.device, packed, bias, layer)
+            weights = native.packed_weights(kernel, vertical, horizontal, kernel.kernel_input, like)[0]
+            bias = native.pack_bias(bias, like.dtype)
+            return plan(weights, bias, describe_layer(vertical, horizontal, channels, weights, bias))
+        net = PackedNet.make(kernel, bias, like.dtype) if packed_net is None else packed_net()
+        generating = describe_layer(vertical, horizontal, channels, net)
+        if generate:
+            return plan(None, net.bias, generating)
+        weights = torch.empty(vertical.period * horizontal.period, net.basis.shape[1], dtype=like.dtype, device="cpu")
+        native.require_kernels(like.device).generate(generating, weights)
+        return plan(weights, net.bias, describe_layer(vertical, horizontal, channels, weights, net.bias))
 
 
 def uses_native(kernel: InternalNet, backend: str) -> bool:
@@ -189,10 +181,3 @@ def uses_native(kernel: InternalNet, backend: str) -> bool:
 def can_generate(kernel: InternalNet, backend: str) -> bool:
     """Whether passes can generate a layer's weights themselves."""
     return kernel.kernel_input == "offset" and kernel.is_plain() and uses_native(kernel, backend)
-
-
-def _generated(features: Tensor, basis: Tensor) -> Tensor:
-    """Packed weights of all phases, [P, columns of the basis]."""
-    weights = torch.empty(len(features), basis.shape[1], dtype=basis.dtype, device="cpu")
-    native.require_kernels(basis.device).generate(features, basis, weights)
-    return weights

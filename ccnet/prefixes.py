@@ -68,6 +68,7 @@ class PrefixTree:
         for sequence in sequences:
             sequence.require_valid(layers=len(kernel_sizes), in_size=in_size)
         shapes = [(in_size, *sequence.shapes(in_size)) for sequence in sequences]
+        scales = [[(s.as_integer_ratio(), t.as_integer_ratio()) for s, t in sequence.scales] for sequence in sequences]
         node_of = [0] * len(sequences)  # of each member at the level before
         levels = []
         for j, kernel_size in enumerate(kernel_sizes):
@@ -75,7 +76,7 @@ class PrefixTree:
             nodes: list[Node] = []
             for member, sequence in enumerate(sequences):
                 # The parent stands for the whole prefix before this layer.
-                key = (node_of[member], sequence.scales[j])
+                key = (node_of[member], scales[member][j])
                 if key not in index:
                     index[key] = len(nodes)
                     (height, width), out = shapes[member][j], shapes[member][j + 1]

@@ -78,7 +78,7 @@ class ScaleSequence:
     @property
     def total(self) -> tuple[Fraction, Fraction]:
         """Product of the scales along each axis."""
-        return math.prod(self.vertical, start=Fraction(1)), math.prod(self.horizontal, start=Fraction(1))
+        return _product(self.vertical), _product(self.horizontal)
 
     def shapes(self, in_size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
         """Output (height, width) in px of every layer.
@@ -228,14 +228,21 @@ def _sampler(method: Method, distribution: AxisDistribution) -> AxisSampler:
     return ConditionedSampler(distribution) if method == "conditioned" else CorrectedSampler(distribution)
 
 
+def _product(scales: Sequence[Fraction]) -> Fraction:
+    """Of whole numbers first, which is several times faster."""
+    return Fraction(math.prod(s.numerator for s in scales), math.prod(s.denominator for s in scales))
+
+
 def _axis_sizes(scales: Sequence[Fraction], in_size: int) -> list[int]:
     """Eq. 4 along one axis: ceil of the cumulative product, the last one exact."""
     sizes = []
-    size = Fraction(in_size)
+    above, below = in_size, 1  # the exact size so far; whole numbers are several times faster than fractions
     for scale in scales:
-        size *= scale
-        sizes.append(math.ceil(size))
-    if size.denominator != 1:
+        above *= scale.numerator
+        below *= scale.denominator
+        sizes.append(-(-above // below))
+    if above % below:
+        size = Fraction(above, below)
         raise SequenceError(
             f"an input of {in_size} px scaled by {size / in_size} gives {size} px; the last layer needs a whole "
             f"number, so the input size must be a multiple of {(size / in_size).denominator}"

@@ -8,11 +8,14 @@ that pads alike on both sides is a plain convolution and goes to `conv2d`.
 float32 and float64; smaller floating point types are computed in float32.
 """
 
+import ctypes
+from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ccnet.backends import discrete
 from ccnet.backends.gathering import gather
@@ -20,7 +23,7 @@ from ccnet.backends.phases import phase_points, phase_weights
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid
 from ccnet.native import Kernels, kernels, why_missing
-from ccnet.native.library import PANEL, Layer
+from ccnet.native.library import PANEL, Layer, Net
 from ccnet.types import Kernel, KernelInput
 
 Path = Literal["convolution", "native"]
@@ -63,16 +66,46 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
     return out.to(x.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class PackedNet:
+    """What the kernels generate a layer's weights from: its Internal-Net ("offset") and its bias in their layout.
+
+    Attributes:
+        net: the hidden layers.
+        basis: see `InternalNet.packed_basis`.
+        bias: [panels * 16], or None.
+    """
+
+    net: Net
+    basis: Tensor
+    bias: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the basis, beside which the rest is small."""
+        return self.basis.nbytes
+
+    @staticmethod
+    @torch.no_grad()
+    def make(kernel: Any, bias: Tensor | None, dtype: torch.dtype) -> "PackedNet":
+        """Pack an `InternalNet` and a bias [C_out]; the tensors are copies where they have to be reordered."""
+        hidden = [(layer.weight.to(dtype).contiguous(), layer.bias.to(dtype).contiguous()) for layer in kernel.hidden]
+        basis = kernel.packed_basis().to(dtype).contiguous()
+        return PackedNet(Net.of(hidden, kernel.negative_slope), basis, pack_bias(bias, dtype))
+
+
+def pack_bias(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A copy filled up with zeros to whole panels; None stays None."""
+    return None if bias is None else nn.functional.pad(bias.detach().to(dtype), (0, -len(bias) % PANEL)).clone()
+
+
 def _generate_and_apply(x: Tensor, net: Any, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:
     """The layer without gradients, its weights generated a few phases at a time and never written to memory."""
-    basis = net.packed_basis().to(x.dtype).contiguous()
-    features = net.features(phase_points(vertical, horizontal, "offset", x)).to(x.dtype)
     shape = (len(x), net.out_channels, vertical.out_size, horizontal.out_size)
     out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
-    pixels = channels_innermost(x)
     channels = (net.in_channels, net.out_channels)
-    layer = describe_layer(vertical, horizontal, channels, None, features=features, basis=basis)
-    require_kernels(x.device).apply(layer, pixels, out, len(x))
+    layer = describe_layer(vertical, horizontal, channels, PackedNet.make(net, None, x.dtype))
+    require_kernels(x.device).apply(layer, channels_innermost(x), out, len(x))
     return out
 
 
@@ -132,39 +165,53 @@ def describe_layer(
     vertical: AxisGrid,
     horizontal: AxisGrid,
     channels: tuple[int, int],
-    weights: Tensor | None,
+    weights: Tensor | PackedNet,
     bias: Tensor | None = None,
-    *,
-    features: Tensor | None = None,
-    basis: Tensor | None = None,
 ) -> Layer:
     """A layer as the kernels want it; it keeps the tensors that it points into.
 
     Args:
         vertical, horizontal: the axes' grids.
         channels: (C_in, C_out).
-        weights: packed; None where the kernels generate them.
-        bias: [panels * 16] of the weights' dtype, or None.
-        features, basis: from which weights are generated: [P, hidden] and [hidden, columns], contiguous.
+        weights: packed, or what the kernels generate them from in every call; of the dtype of images.
+        bias: [panels * 16] of that dtype, or None for the packed net's own.
     """
-    starts_h, starts_w = (_starts(axis.starts, axis.in_size, axis.kernel_size) for axis in (vertical, horizontal))
-    tensors = {"starts_h": starts_h, "starts_w": starts_w, "bias": bias}
-    tensors |= {"weights": weights} if weights is not None else {"features": features, "basis": basis}
+    axes = _describe_axis(*vertical.key), _describe_axis(*horizontal.key)
     layer = Layer(
         in_h=vertical.in_size, in_w=horizontal.in_size, c_in=channels[0],
         out_h=vertical.out_size, out_w=horizontal.out_size, c_out=channels[1],
         k_h=vertical.kernel_size, k_w=horizontal.kernel_size, p_h=vertical.period, p_w=horizontal.period,
-        hidden=0 if features is None else features.shape[1],
-        **{name: tensor.data_ptr() for name, tensor in tensors.items() if tensor is not None},
+        starts_h=axes[0].starts.data_ptr(), starts_w=axes[1].starts.data_ptr(),
+        offsets_h=axes[0].offsets.data_ptr(), offsets_w=axes[1].offsets.data_ptr(),
     )  # fmt: skip
-    layer.keep = tuple(tensor for tensor in tensors.values() if tensor is not None)
+    if isinstance(weights, PackedNet):
+        bias = weights.bias if bias is None else bias
+        layer.net, layer.basis = ctypes.addressof(weights.net), weights.basis.data_ptr()
+    else:
+        layer.weights = weights.data_ptr()
+    if bias is not None:
+        layer.bias = bias.data_ptr()
+    layer.keep = (axes, weights, bias)
     return layer
 
 
+class _Axis(NamedTuple):
+    """An axis as the kernels want it: [out_size] int32, [period] float64."""
+
+    starts: Tensor
+    offsets: Tensor
+
+
 @lru_cache(maxsize=4096)
-def _starts(starts: tuple[int, ...], in_size: int, kernel_size: int) -> Tensor:
-    """Window starts as int32; windows wholly outside the image are all alike, however far they are."""
-    return torch.tensor([max(-kernel_size, min(start, in_size)) for start in starts], dtype=torch.int32, device="cpu")
+def _describe_axis(in_size: int, out_size: int, numerator: int, denominator: int, kernel_size: int) -> _Axis:
+    """The axis of a grid's `key`. Windows wholly outside the image are all alike, however far they are."""
+    grid = AxisGrid.make(in_size, out_size, Fraction(numerator, denominator), kernel_size)
+    starts = [max(-kernel_size, min(start, in_size)) for start in grid.starts]
+    with torch.inference_mode(False):
+        return _Axis(
+            torch.tensor(starts, dtype=torch.int32, device="cpu"),
+            torch.tensor([float(offset) for offset in grid.offsets], dtype=torch.float64, device="cpu"),
+        )
 
 
 def channels_innermost(x: Tensor) -> Tensor:

@@ -52,6 +52,7 @@ struct Kernels {
     void (*input_gradient)(const Layer&, const T*, T*, int64_t, int64_t, char*);
     int64_t (*weight_gradient_scratch)(const Layer&);
     void (*weight_gradient)(const Layer&, const T*, const T*, T*, int64_t, int64_t, int64_t, int64_t, char*);
+    void (*find_features)(const Layer&, int64_t, int64_t, T*, double*);
     void (*generate)(int64_t, const T*, int64_t, const T*, int64_t, T*, int64_t, int64_t);
 };
 
@@ -60,7 +61,7 @@ Kernels<T> kernels_of(int instruction_set) {
 #define KERNELS(set)                                                                                           \
     Kernels<T> {                                                                                               \
         set::convolve_scratch<T>, set::convolve<T>, set::transpose_phase<T>, set::input_gradient<T>,           \
-            set::weight_gradient_scratch<T>, set::weight_gradient<T>, set::generate<T>                         \
+            set::weight_gradient_scratch<T>, set::weight_gradient<T>, set::find_features<T>, set::generate<T>      \
     }
 #ifdef HAS_X86
     if (instruction_set == 2) return KERNELS(avx512);
@@ -119,7 +120,18 @@ Work cut(const Step& step, void* const* buffers, int64_t images, int64_t element
     return w;
 }
 
-// One item; `scratch` holds what `convolve` needs and, behind it, generated weights.
+// Room for generating some phases' weights, a panel at a time, and where in it the parts lie.
+template <class T>
+struct Generating {
+    int64_t features, spare, size;
+
+    explicit Generating(const Layer& layer)
+        : features(aligned(GENERATED_PHASES * layer.panel_size() * sizeof(T))),
+          spare(features + aligned(GENERATED_PHASES * layer.net->features() * sizeof(T))),
+          size(spare + 2 * layer.net->widest() * sizeof(double)) {}
+};
+
+// One item; `scratch` holds what `convolve` needs and, behind it, what generating does.
 template <class T>
 void run_item(const Kernels<T>& kernels, const Work& w, int64_t item, char* scratch) {
     const Layer& layer = w.layer;
@@ -131,11 +143,16 @@ void run_item(const Kernels<T>& kernels, const Work& w, int64_t item, char* scra
     const int64_t panels = layer.panels(), panel_size = layer.panel_size();
     const int64_t first = panels * panel_part / w.panel_parts, last = panels * (panel_part + 1) / w.panel_parts;
     const int64_t begin = layer.phases() * group / w.groups, end = layer.phases() * (group + 1) / w.groups;
-    T* generated = reinterpret_cast<T*>(scratch + aligned(kernels.convolve_scratch(layer)));
-    if (!layer.weights)  // of the panel `first`, [phases of the group, panel_size]
-        kernels.generate(end - begin, static_cast<const T*>(layer.features) + begin * layer.hidden, layer.hidden,
+    char* room = scratch + aligned(kernels.convolve_scratch(layer));
+    T* generated = reinterpret_cast<T*>(room);  // of the panel `first`, [phases of the group, panel_size]
+    if (!layer.weights) {
+        const Generating<T> parts(layer);
+        T* features = reinterpret_cast<T*>(room + parts.features);
+        kernels.find_features(layer, begin, end, features, reinterpret_cast<double*>(room + parts.spare));
+        kernels.generate(end - begin, features, layer.net->features(),
                          static_cast<const T*>(layer.basis) + first * panel_size, panels * panel_size, generated,
                          panel_size, panel_size);
+    }
     for (int64_t phase = begin; phase < end; ++phase) {
         const T* weights = layer.weights ? static_cast<const T*>(layer.weights) + phase * layer.phase_size()
                                          : generated + (phase - begin - first) * panel_size;
@@ -162,7 +179,7 @@ int run(const Step* steps, const int64_t* levels, int64_t level_count, void* con
             works.push_back(w);
             ends.push_back(end += w.items);
             int64_t size = aligned(kernels.convolve_scratch(w.layer));
-            if (!w.layer.weights) size += GENERATED_PHASES * w.layer.panel_size() * sizeof(T);
+            if (!w.layer.weights) size += Generating<T>(w.layer).size;
             if (size > scratch_size) scratch_size = size;
         }
     }
@@ -233,14 +250,18 @@ int gradients(const Layer& layer, const T* x, const T* grad_y, T* grad_x, T* gra
 }
 
 template <class T>
-void generate(const T* features, const T* basis, T* out, int64_t points, int64_t hidden, int64_t columns,
-              int instruction_set, int threads) {
+int generate(const Layer& layer, T* out, int instruction_set, int threads) {
     const Kernels<T> kernels = kernels_of<T>(instruction_set);
-    constexpr int64_t step = 256;  // columns of the basis that stay in the nearest cache while they serve all points
+    const int64_t phases = layer.phases(), columns = layer.phase_size(), hidden = layer.net->features();
+    std::vector<T> features(phases * hidden);
+    std::vector<double> spare(2 * layer.net->widest());
+    kernels.find_features(layer, 0, phases, features.data(), spare.data());
+    constexpr int64_t step = 256;  // columns of the basis that stay in the nearest cache while they serve all phases
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t first = 0; first < columns; first += step)
-        kernels.generate(points, features, hidden, basis + first, columns, out + first, columns,
-                         first + step < columns ? step : columns - first);
+        kernels.generate(phases, features.data(), hidden, static_cast<const T*>(layer.basis) + first, columns,
+                         out + first, columns, first + step < columns ? step : columns - first);
+    return 0;
 }
 
 }  // namespace
@@ -248,7 +269,7 @@ void generate(const T* features, const T* basis, T* out, int64_t points, int64_t
 extern "C" {
 
 // Raised whenever a structure or a signature below changes; checked when the library is loaded.
-int ccnet_version() { return 3; }
+int ccnet_version() { return 4; }
 
 // The best instruction set of this processor: 0 portable, 1 AVX2 with FMA, 2 AVX-512.
 int ccnet_instruction_set() {
@@ -282,14 +303,13 @@ int ccnet_gradients(const Layer* layer, const void* x, const void* grad_y, void*
                      static_cast<float*>(grad_x), static_cast<float*>(grad_w), images, instruction_set, threads);
 }
 
-// out [points, columns] = features [points, hidden] basis [hidden, columns]; columns a multiple of 16.
-void ccnet_generate(const void* features, const void* basis, void* out, int64_t points, int64_t hidden, int64_t columns,
-                    int is_double, int instruction_set, int threads) {
-    if (is_double)
-        generate(static_cast<const double*>(features), static_cast<const double*>(basis), static_cast<double*>(out),
-                 points, hidden, columns, instruction_set, threads);
-    else
-        generate(static_cast<const float*>(features), static_cast<const float*>(basis), static_cast<float*>(out),
-                 points, hidden, columns, instruction_set, threads);
+// All weights of a layer that generates them, packed. 0, or 1 when memory ran out.
+int ccnet_generate(const Layer* layer, void* out, int is_double, int instruction_set, int threads) {
+    try {
+        return is_double ? generate(*layer, static_cast<double*>(out), instruction_set, threads)
+                         : generate(*layer, static_cast<float*>(out), instruction_set, threads);
+    } catch (const std::bad_alloc&) {
+        return 1;
+    }
 }
 }

@@ -3,15 +3,31 @@
 constexpr int PANEL = 16;  // output channels of a panel
 constexpr int CACHE_LINE = 64;
 
+// The hidden layers of an Internal-Net: fully connected, with a leaky ReLU behind each.
+struct Net {
+    const int64_t* widths;          // [layers + 1], from 2 (an offset) to the values that weights are linear in
+    const void* const* parameters;  // [layers * 2]: weights [out, in] and biases [out], one layer after the other
+    int64_t layers;
+    double slope;
+
+    int64_t features() const { return widths[layers] + 1; }  // the last one is 1, by which the last bias enters
+    int64_t widest() const {
+        int64_t most = widths[0];
+        for (int64_t layer = 1; layer <= layers; ++layer) most = widths[layer] > most ? widths[layer] : most;
+        return most;
+    }
+};
+
 struct Layer {
     int64_t in_h, in_w, c_in, out_h, out_w, c_out, k_h, k_w, p_h, p_w;
     const int32_t* starts_h;  // [out_h], first input row of each output row's window; may lie outside the image
     const int32_t* starts_w;  // [out_w]
-    const void* weights;      // packed or transposed, see convolve.h and gradients.h; null: features times basis
+    const void* weights;      // packed or transposed, see convolve.h and gradients.h; null: generated
     const void* bias;         // [panels * PANEL], or null
-    const void* features;     // [phases, hidden] of an Internal-Net, where there are no weights
-    const void* basis;        // [hidden, panels * K_h * K_w * C_in * PANEL]
-    int64_t hidden;
+    const double* offsets_h;  // [p_h], of the phases; these and the following are for generating
+    const double* offsets_w;  // [p_w]
+    const Net* net;
+    const void* basis;        // [features, panels * K_h * K_w * C_in * PANEL], what turns features into weights
 
     int64_t length() const { return k_w * c_in; }  // values of one row of a window, contiguous in the image
     int64_t panels() const { return (c_out + PANEL - 1) / PANEL; }

@@ -17,8 +17,30 @@ from torch import Tensor
 
 PANEL = 16  # output channels of a panel, as in layer.h
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
-_VERSION = 3
+_VERSION = 4
 logger = logging.getLogger(__name__)
+
+
+class Net(ctypes.Structure):
+    """`struct Net` of layer.h: the hidden layers of an Internal-Net."""
+
+    _fields_ = (
+        ("widths", ctypes.POINTER(ctypes.c_int64)),
+        ("parameters", ctypes.POINTER(ctypes.c_void_p)),
+        ("layers", ctypes.c_int64),
+        ("slope", ctypes.c_double),
+    )
+    keep: tuple[Tensor, ...]  # tensors that its addresses belong to
+
+    @staticmethod
+    def of(parameters: Sequence[tuple[Tensor, Tensor]], slope: float) -> "Net":
+        """A net of fully connected layers, each (weights [out, in], biases [out]), contiguous and of one dtype."""
+        flat = [tensor for layer in parameters for tensor in layer]
+        widths = (2, *(len(biases) for _, biases in parameters))
+        addresses = (ctypes.c_void_p * len(flat))(*(tensor.data_ptr() for tensor in flat))
+        net = Net((ctypes.c_int64 * len(widths))(*widths), addresses, len(parameters), slope)
+        net.keep = tuple(flat)
+        return net
 
 
 class Layer(ctypes.Structure):
@@ -27,10 +49,10 @@ class Layer(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("in_h", "in_w", "c_in", "out_h", "out_w", "c_out")),
         *((name, ctypes.c_int64) for name in ("k_h", "k_w", "p_h", "p_w")),
-        *((name, ctypes.c_void_p) for name in ("starts_h", "starts_w", "weights", "bias", "features", "basis")),
-        ("hidden", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("starts_h", "starts_w", "weights", "bias", "offsets_h", "offsets_w")),
+        *((name, ctypes.c_void_p) for name in ("net", "basis")),
     )
-    keep: tuple[Tensor, ...]  # tensors that a structure's addresses belong to
+    keep: tuple[object, ...]  # what its addresses belong to
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +153,16 @@ class Kernels:
         if self._library.ccnet_gradients(ctypes.byref(layer), *addresses, ctypes.c_int64(images), *options):
             raise MemoryError("no memory left for the native kernels' buffers")
 
-    def generate(self, features: Tensor, basis: Tensor, out: Tensor) -> None:
-        """out [M, columns] = features [M, H] @ basis [H, columns]; columns a multiple of `PANEL`, all contiguous."""
-        sizes = (ctypes.c_int64(size) for size in (*features.shape, basis.shape[1]))
-        addresses = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (features, basis, out))
-        self._library.ccnet_generate(*addresses, *sizes, *self._options(out.dtype))
+    def generate(self, layer: Layer, out: Tensor) -> None:
+        """Fill the packed weights of a layer that generates them, [P, panels, K_h, K_w, C_in, 16].
+
+        Raises:
+            MemoryError: no room for the phases' features.
+        """
+        if self._library.ccnet_generate(
+            ctypes.byref(layer), ctypes.c_void_p(out.data_ptr()), *self._options(out.dtype)
+        ):
+            raise MemoryError("no memory left for the native kernels' buffers")
 
     def _options(self, dtype: torch.dtype) -> tuple[int, int, int]:
         """is_double, instruction_set, threads."""

@@ -12,6 +12,7 @@ import torch
 from ccnet import CCConv2d, CcnetError, InternalNet, available_backends, cc_conv2d
 from ccnet.backends import native, resolve_backend
 from ccnet.backends.gathering import gather
+from ccnet.backends.phases import phase_points
 from ccnet.grid import AxisGrid, Scale
 from ccnet.native import kernels, library, why_missing
 
@@ -94,16 +95,19 @@ def test_an_image_gives_the_same_bits_alone_in_a_batch_and_with_any_number_of_th
 
 @needs_kernels
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS, indirect=True)
-@pytest.mark.parametrize("points", [1, 2, 5, 12, 40])
+@pytest.mark.parametrize("scale", [Fraction(1), Fraction(5, 6), Fraction(40, 41)], ids=str)
+@pytest.mark.parametrize("hidden", [(5,), (16, 16), (3, 20, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-def test_generated_weights_are_the_product_of_features_and_basis(points, dtype, instruction_set, generator):
-    features = torch.randn(points, 17, dtype=torch.float64, generator=generator).to(dtype)
-    basis = torch.randn(17, 16 * 37, dtype=torch.float64, generator=generator).to(dtype)
-    out = torch.full((points, basis.shape[1]), torch.nan, dtype=dtype)
+def test_generated_weights_are_the_internal_nets(scale, hidden, dtype, instruction_set):
+    net = InternalNet(3, 19, (3, 2), hidden=hidden).to(dtype)
+    grids = AxisGrid.make(12, None, scale, 3), AxisGrid.make(11, None, Fraction(2, 3), 2)
+    layer = native.describe_layer(*grids, (3, 19), native.PackedNet.make(net, None, dtype))
+    out = torch.full((grids[0].period * grids[1].period, 2 * 3 * 2 * 3 * 16), torch.nan, dtype=dtype)
     assert KERNELS is not None
-    KERNELS.generate(features, basis, out)
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-    torch.testing.assert_close(out.double(), features.double() @ basis.double(), rtol=0, atol=tolerance)
+    KERNELS.generate(layer, out)
+    with torch.no_grad():
+        expected = net.double().packed(phase_points(*grids, "offset", torch.empty(0, dtype=torch.float64))).flatten(1)
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-14)
 
 
 @needs_kernels
