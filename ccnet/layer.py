@@ -193,6 +193,11 @@ class CCConv2d(nn.Module):
         `use` is what the plan is wanted for (see `PlanCache.get`).
         """
 
+        key = self.plan_key(vertical, horizontal, always_native=always_native)
+        found: LayerPlan | None = None if cache is None else cache.find(key, stamp)
+        if found is not None:
+            return found
+
         def pack() -> PackedNet:
             return PackedNet.make(self.kernel, self.bias, self.kernel.last.weight.dtype)
 
@@ -208,7 +213,6 @@ class CCConv2d(nn.Module):
         if cache is None:
             return make(generate=False)
         once = None if keep or not can_generate(self.kernel, self.backend) else lambda: make(generate=True)
-        key = self.plan_key(vertical, horizontal, always_native=always_native)
         panels = -(-self.out_channels // PANEL)
         filters = panels * PANEL * self.in_channels * self.kernel_size[0] * self.kernel_size[1]
         nbytes = vertical.period * horizontal.period * filters * self.kernel.last.weight.element_size()

@@ -176,6 +176,19 @@ class PlanCache:
         self._tell(event)
         return plan
 
+    def find(self, key: Hashable, stamp: "Stamp") -> Any | None:
+        """The plan that is kept under a key for a stamp, which counts as a hit; None, which counts as nothing."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None or entry.stamp != stamp:
+                return None
+            self._mark_parts()
+            self._uses += 1
+            self._touch(key, self._uses)
+            self._counts["hit"] += 1
+        self._tell("hit")
+        return entry.plan
+
     def get_bundle(self, key: Hashable, module: nn.Module) -> Any | None:
         """What was kept by `keep_bundle` under this key, if all its parts are still there and unchanged, else None.
 

@@ -12,6 +12,7 @@ them.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -24,7 +25,7 @@ from ccnet.backends.phases import phase_weights
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid
 from ccnet.internal_net import InternalNet
-from ccnet.native.library import Layer
+from ccnet.native.library import Layer, Program
 
 Path = Literal["native"] | DiscretePath
 
@@ -69,10 +70,6 @@ class LayerPlan:
             return "native"
         return discrete.choose_path(images, self.weights.device, self.vertical, self.horizontal)
 
-    def out_shape(self, images: int) -> tuple[int, int, int, int]:
-        """[N, C_out, H', W']."""
-        return images, self.channels[1], self.vertical.out_size, self.horizontal.out_size
-
     @property
     def values(self) -> int:
         """Numbers in the output of one image."""
@@ -98,16 +95,24 @@ class LayerPlan:
             CcnetError: x of another size, number of channels, dtype or device than the plan's.
         """
         self.require_input(x)
-        with torch.no_grad():
-            if self.native is None:
-                assert self.weights is not None
+        if self.native is None:
+            assert self.weights is not None
+            with torch.no_grad():
                 out = discrete.apply_weights(x, self.weights, self.vertical, self.horizontal, self.bias)
                 return out.relu_() if relu else out
-            out = torch.empty(self.out_shape(len(x)), dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
-            pixels = native.channels_innermost(x)
-            if len(x):
-                native.require_kernels(x.device).apply(self.native, pixels, out, len(x), relu=relu)
-            return out
+        shape = (x.shape[0], self.channels[1], self.vertical.out_size, self.horizontal.out_size)
+        out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
+        if x.shape[0]:
+            buffers = native.channels_innermost(x), out
+            native.require_kernels(x.device).run(self._programs[relu], buffers, x.shape[0])
+        return out
+
+    @cached_property
+    def _programs(self) -> tuple[Program, Program]:
+        """The layer by itself, without and with a ReLU behind."""
+        assert self.native is not None
+        plain, relu = (Program.of(self.native, relu=relu) for relu in (False, True))
+        return plain, relu
 
 
 def plan_layer(

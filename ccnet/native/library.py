@@ -91,6 +91,11 @@ class Program:
         self.ends = (ctypes.c_int64 * len(levels))(*accumulate(map(len, levels)))
         self.layers = tuple(step.layer for step in steps)  # kept for as long as they are pointed to
 
+    @staticmethod
+    def of(layer: Layer, *, relu: bool = False) -> "Program":
+        """One layer, from the first of two buffers to the second."""
+        return Program([[Step(layer, (0, 0), (1, 0), relu=relu)]])
+
 
 class Kernels:
     """The loaded library.
@@ -133,10 +138,6 @@ class Kernels:
         options = ctypes.c_int64(len(ends)), addresses, ctypes.c_int64(images), *self._options(buffers[0].dtype)
         if self._library.ccnet_run(program.steps, ends, *options):
             raise MemoryError("no memory left for the native kernels' buffers")
-
-    def apply(self, layer: Layer, x: Tensor, y: Tensor, images: int, *, relu: bool = False) -> None:
-        """Apply one layer; x and y as the buffers of `run`."""
-        self.run(Program([[Step(layer, (0, 0), (1, 0), relu=relu)]]), (x, y), images)
 
     def gradients(
         self, layer: Layer, x: Tensor, grad_y: Tensor, grad_x: Tensor | None, grad_w: Tensor | None, images: int
