@@ -7,7 +7,8 @@ Layout. With the images innermost, x as [H, W, C_in, N], K_w neighbouring pixels
 
 with W[a, b, u] the C_out x (K_w C_in) matrix of vertical tap u. For one output row i, one tap u and one period r of
 columns these are P_w products of the same shape at equal distances in memory: one call of a batched GEMM. The columns'
-windows are laid side by side once (K_w copies of the input); the vertical taps are read where they are.
+windows are laid side by side (K_w copies of the input, a band of rows at a time); the vertical taps are read where they
+are.
 
 Tensors keep the shape [N, C, H, W] outside; only their strides say that the images are innermost, so that consecutive
 layers hand their maps on without a copy.
@@ -22,6 +23,9 @@ from ccnet.backends.gathering import gather
 from ccnet.grid import AxisGrid
 
 
+BAND_BYTES = 6 * 2**20  # of column windows that are made together; two bands at most live at a time
+
+
 class RowProducts(torch.autograd.Function):
     """y [N, C_out, H', W'] from x [N, C_in, H, W] and phase weights [P_h, P_w, C_out, C_in, K_h, K_w]."""
 
@@ -32,10 +36,11 @@ class RowProducts(torch.autograd.Function):
         ctx.vertical, ctx.horizontal = vertical, horizontal
         pixels, filters = _pixels(x), _filters(weights)
         taps_of_phase = _by_phase_and_tap(filters.flatten(4))
-        windows = _by_row_and_period(_column_windows(pixels, horizontal), horizontal)  # each [<= P_w, K_w C_in, N]
+        windows = _WindowBands(pixels, horizontal)  # of each row and period, [<= P_w, K_w C_in, N]
         out = pixels.new_empty(vertical.out_size, horizontal.out_size, filters.shape[3], pixels.shape[3])
         for i, products in enumerate(_by_row_and_period(out, horizontal)):
             inside = _taps_inside(i, vertical)
+            windows.forget_before(vertical.starts[i])
             if not inside:
                 out[i] = 0
             for u, m in inside:
@@ -85,31 +90,30 @@ def _input_gradient(
     grad_out: Tensor, pixels: Tensor, filters: Tensor, vertical: AxisGrid, horizontal: AxisGrid
 ) -> Tensor:
     """dL/dx [H, W, C_in, N]: the transposed products, added up where windows overlap."""
-    height, _, in_channels, images = pixels.shape
-    windows = pixels.new_empty(height, horizontal.out_size, horizontal.kernel_size * in_channels, images)
-    rows = _by_row_and_period(windows, horizontal)
+    windows = _GradientBands(pixels, horizontal)
     taps_of_phase = _by_phase_and_tap(filters.transpose(3, 4))
     written = set()
     for i, grads in enumerate(_by_row_and_period(grad_out, horizontal)):
+        windows.add_up_before(vertical.starts[i])
         for u, m in _taps_inside(i, vertical):
             filters_of_tap = taps_of_phase[i % vertical.period][u]
-            for product, grad in zip(rows[m], grads, strict=True):
+            for product, grad in zip(windows[m], grads, strict=True):
                 _multiply(filters_of_tap[: len(product)], grad, product, add=m in written)
             written.add(m)
-    for m in set(range(height)) - written:
-        windows[m] = 0
-    return _add_column_windows(windows, pixels, horizontal)
+    windows.add_up_before(vertical.in_size)
+    return windows.out
 
 
 def _weight_gradient(
     grad_out: Tensor, pixels: Tensor, filters: Tensor, vertical: AxisGrid, horizontal: AxisGrid
 ) -> Tensor:
     """dL/dW [P_h, P_w, K_h, C_out, K_w, C_in]: for each phase and tap the sum over its output pixels and images."""
-    windows = _by_row_and_period(_column_windows(pixels, horizontal).transpose(2, 3), horizontal)  # [.., N, K_w C_in]
+    windows = _WindowBands(pixels, horizontal, transposed=True)  # each [<= P_w, N, K_w C_in]
     phases_h, phases_w, taps, *matrix = filters.shape
     grad = filters.new_zeros(phases_h, taps, phases_w, *matrix)
     products = grad.flatten(4)  # its slices [P_w, C_out, K_w C_in] are contiguous, which the batched GEMM asks for
     for i, grads in enumerate(_by_row_and_period(grad_out, horizontal)):
+        windows.forget_before(vertical.starts[i])
         for u, m in _taps_inside(i, vertical):
             product = products[i % vertical.period, u]
             for r, (grad_of_period, window) in enumerate(zip(grads, windows[m], strict=True)):
@@ -156,6 +160,69 @@ def _windows_inside(horizontal: AxisGrid) -> list[tuple[int, slice, slice]]:
     return inside
 
 
+def _rows_a_band(pixels: Tensor, horizontal: AxisGrid) -> int:
+    """Input rows whose column windows are about `BAND_BYTES`."""
+    row = horizontal.out_size * horizontal.kernel_size * pixels[0, 0].numel() * pixels.element_size()
+    return int(max(1, BAND_BYTES // max(1, row)))
+
+
+class _WindowBands:
+    """The column windows of input rows, made a band at a time when first asked for and forgotten in order.
+
+    Windows of one row serve the output rows that reach it, which follow one another.
+    """
+
+    def __init__(self, pixels: Tensor, horizontal: AxisGrid, *, transposed: bool = False) -> None:
+        self._pixels, self._horizontal, self._transposed = pixels, horizontal, transposed
+        self._rows = _rows_a_band(pixels, horizontal)
+        self._bands: dict[int, list[tuple[Tensor, ...]]] = {}
+
+    def __getitem__(self, m: int) -> tuple[Tensor, ...]:
+        """Of row m, one period of phases at a time."""
+        band, row = divmod(m, self._rows)
+        if band not in self._bands:
+            windows = _column_windows(self._pixels[band * self._rows : (band + 1) * self._rows], self._horizontal)
+            windows = windows.transpose(2, 3) if self._transposed else windows
+            self._bands[band] = _by_row_and_period(windows, self._horizontal)
+        return self._bands[band][row]
+
+    def forget_before(self, m: int) -> None:
+        """Rows before m are not asked for again."""
+        for band in [band for band in self._bands if (band + 1) * self._rows <= m]:
+            del self._bands[band]
+
+
+class _GradientBands:
+    """Gradients with respect to column windows, a band of rows at a time, added up to those of the pixels in order.
+
+    Attributes:
+        out: dL/dx [H, W, C, N], of the rows added up so far; 0 elsewhere.
+    """
+
+    def __init__(self, pixels: Tensor, horizontal: AxisGrid) -> None:
+        self.out = torch.zeros_like(pixels)
+        self._horizontal = horizontal
+        self._rows = _rows_a_band(pixels, horizontal)
+        self._bands: dict[int, tuple[Tensor, list[tuple[Tensor, ...]]]] = {}
+
+    def __getitem__(self, m: int) -> tuple[Tensor, ...]:
+        """Of row m, one period of phases at a time; 0 before it is written."""
+        band, row = divmod(m, self._rows)
+        if band not in self._bands:
+            rows = len(self.out[band * self._rows : (band + 1) * self._rows])
+            width, (channels, images) = self._horizontal.kernel_size, self.out.shape[2:]
+            windows = self.out.new_zeros(rows, self._horizontal.out_size, width * channels, images)
+            self._bands[band] = windows, _by_row_and_period(windows, self._horizontal)
+        return self._bands[band][1][row]
+
+    def add_up_before(self, m: int) -> None:
+        """Rows before m are complete."""
+        for band in [band for band in self._bands if (band + 1) * self._rows <= m or m == len(self.out)]:
+            windows, _ = self._bands.pop(band)
+            first = band * self._rows
+            _add_column_windows(windows, self.out[first : first + len(windows)], self._horizontal)
+
+
 def _column_windows(pixels: Tensor, horizontal: AxisGrid) -> Tensor:
     """The K_w neighbours of every output column side by side: [H, W, C, N] -> [H, W', K_w C, N]."""
     height, _, channels, images = pixels.shape
@@ -167,10 +234,8 @@ def _column_windows(pixels: Tensor, horizontal: AxisGrid) -> Tensor:
     return windows.flatten(2, 3)
 
 
-def _add_column_windows(windows: Tensor, pixels: Tensor, horizontal: AxisGrid) -> Tensor:
-    """The adjoint of `_column_windows`: [H, W', K_w C, N] -> [H, W, C, N]."""
-    out = torch.zeros_like(pixels)
+def _add_column_windows(windows: Tensor, out: Tensor, horizontal: AxisGrid) -> None:
+    """The adjoint of `_column_windows`: [H, W', K_w C, N] added to [H, W, C, N]."""
     slices = windows.unflatten(2, (horizontal.kernel_size, -1))
     for j, taps, columns in _windows_inside(horizontal):
         out[:, columns] += slices[:, j, taps]
-    return out
