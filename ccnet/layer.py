@@ -192,7 +192,6 @@ class CCConv2d(nn.Module):
 
         `use` is what the plan is wanted for (see `PlanCache.get`).
         """
-
         key = self.plan_key(vertical, horizontal, always_native=always_native)
         found: LayerPlan | None = None if cache is None else cache.find(key, stamp)
         if found is not None:

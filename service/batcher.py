@@ -1,12 +1,19 @@
-"""Admission, grouping and containment: many waiting jobs become few runs on one thread.
+"""What happens to a request on its way to the inference thread: admission, sharing, containment, deadlines.
 
-The unit of cost is the *pass*: one image through one member. A job is admitted while the passes that wait stay under a
-bound, waits in order of arrival, and is run together with those behind it up to a budget of passes. There is no
-waiting for more work: while one batch runs the next one gathers.
+The unit of cost is the *pass*: one image through one member. A job is a number of equal *units*, its members, that cost
+as many passes each as it has images. It is
 
-An exception in a batch is contained: its jobs run again one by one, so that only those that fail alone fail.
-A job whose waiter is gone is dropped before it runs. The class knows neither HTTP nor tensors; the function that runs a
-batch, the thread it runs on and the clock are handed in.
+1. **admitted** while the passes that wait stay under a bound and the time that it needs fits its deadline, or refused;
+2. **run in slices.** While one batch runs the next one gathers. A batch holds up to a budget of passes, and every job
+   that waits gets an equal share of it, in order of arrival, at least one unit; what is left over goes to the oldest.
+   So a request of a thousand passes neither holds up one of four nor starves behind many of them;
+3. **answered** when its last unit is done; at its deadline with the units that are done, if those are enough for it,
+   else refused. What nobody waits for any more is not run, from one slice to the next.
+
+An exception in a batch is contained: the batch is halved until the job that fails is alone; the others get their
+answers. Out of memory halves the budget too, which then grows again.
+
+Knows neither HTTP nor tensors; the function that runs a batch, the thread it runs on and the clock are handed in.
 """
 
 import asyncio
@@ -15,22 +22,62 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from service.errors import NotReady, QueueFull
+from service.errors import DeadlinePassed, NotReady, QueueFull
 
 Job = TypeVar("Job")
-Result = TypeVar("Result")
+Part = TypeVar("Part")
 
 MAX_RETRY_AFTER_S = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[Result]):
-    """What a job came to, and the time it took: waiting, and in the batch that answered it, in seconds."""
+class Cost:
+    """What a job asks of the thread.
 
-    value: Result
+    Attributes:
+        units: Its members, at least 1.
+        passes: Of each unit, at least 1: its images.
+        least: Units that are enough for an answer when the deadline comes; None for all of them.
+        alone: Whether it is run in a batch of its own.
+    """
+
+    units: int
+    passes: int
+    least: int | None = None
+    alone: bool = False
+
+    @property
+    def total(self) -> int:
+        """Passes of all units."""
+        return self.units * self.passes
+
+    @property
+    def needed(self) -> int:
+        """Passes without which there is no answer."""
+        return self.passes * (self.units if self.least is None else min(self.least, self.units))
+
+
+@dataclass(frozen=True, slots=True)
+class Slice(Generic[Job]):
+    """Units [first, last) of a job."""
+
+    job: Job
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Part]):
+    """What a job came to, and the time it took: waiting, and in the batches that it had a part in, in seconds.
+
+    Attributes:
+        parts: A result for each unit that was run, in order; fewer than asked for where `Cost.least` allowed it.
+    """
+
+    parts: tuple[Part, ...]
     queue_s: float
     run_s: float
 
@@ -46,33 +93,66 @@ class BatchReport:
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting(Generic[Job, Result]):
+class _Waiting(Generic[Job, Part]):
+    """A job that was admitted and is not answered.
+
+    Attributes:
+        taken: Units that were run or are running.
+        begun: When its first unit was taken; None before.
+    """
+
     job: Job
-    passes: int
-    alone: bool
-    future: "asyncio.Future[Outcome[Result]]"
+    cost: Cost
+    future: "asyncio.Future[Outcome[Part]]"
     since: float
+    deadline: float
+    taken: int = 0
+    parts: list[Part] = field(default_factory=list)
+    begun: float | None = None
+    run_s: float = 0.0
+
+    @property
+    def left(self) -> int:
+        """Passes that are not taken yet."""
+        return (self.cost.units - self.taken) * self.cost.passes
+
+    def take(self, units: int) -> Slice[Job]:
+        self.taken += units
+        return Slice(self.job, self.taken - units, self.taken)
+
+    def answer(self, now: float) -> None:
+        """With the parts there are."""
+        if not self.future.done():
+            begun = now if self.begun is None else self.begun
+            self.future.set_result(Outcome(tuple(self.parts), begun - self.since, self.run_s))
+
+    def fail(self, error: Exception) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
-class Batcher(Generic[Job, Result]):
-    """Runs jobs in batches on an executor and hands every waiter its own result.
+class Batcher(Generic[Job, Part]):
+    """Runs slices of jobs in batches on an executor and hands every waiter the results of its units.
 
     Args:
-        run: Takes the jobs of a batch and returns one result for each, in order. Runs on `executor`.
+        run: Takes the slices of a batch, one a job, and returns for each a result a unit, in order. Runs on `executor`.
+            `MemoryError` says that the batch was too large.
         executor: Where batches run; one worker thread makes them run one after the other.
         max_queue_passes: Passes that may wait. A job that alone exceeds it is still admitted when nothing waits.
-        max_batch_passes: Passes up to which waiting jobs are put into one batch; a larger job runs alone.
+        max_batch_passes: The budget of a batch; a unit that alone exceeds it is a batch.
+        max_wait_s: How long a batch waits for more, if the one before held several jobs; nothing waits when idle.
         on_batch: Told about every batch after it ran, on the event loop.
         clock: Seconds, monotonic.
     """
 
     def __init__(
         self,
-        run: Callable[[Sequence[Job]], Sequence[Result]],
+        run: Callable[[Sequence[Slice[Job]]], Sequence[Sequence[Part]]],
         executor: Executor,
         *,
         max_queue_passes: int,
         max_batch_passes: int,
+        max_wait_s: float = 0.0,
         on_batch: Callable[[BatchReport], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -80,68 +160,94 @@ class Batcher(Generic[Job, Result]):
         self._executor = executor
         self._max_queue_passes = max_queue_passes
         self._max_batch_passes = max_batch_passes
+        self._budget = max_batch_passes
+        self._max_wait_s = max_wait_s
         self._on_batch = on_batch
         self._clock = clock
-        self._waiting: dict[int, _Waiting[Job, Result]] = {}  # in order of arrival
+        self._waiting: dict[int, _Waiting[Job, Part]] = {}  # in order of arrival, those that run included
         self._numbers = itertools.count()
-        self._queue_passes = 0
-        self._running: list[_Waiting[Job, Result]] = []
+        self._running_passes = 0
+        self._running_since: float | None = None
         self._arrived = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
+        self._crash: BaseException | None = None
         self._seconds_per_pass = 0.0  # moving average; 0 until a batch ran
         self._task: asyncio.Task[None] | None = None
 
     @property
     def queue_passes(self) -> int:
         """Passes that wait now."""
-        return self._queue_passes
+        return sum(waiting.left for waiting in self._waiting.values())
+
+    @property
+    def crash(self) -> BaseException | None:
+        """What ended the thread or the batcher itself; None while all is well."""
+        return self._crash
+
+    @property
+    def running_s(self) -> float:
+        """How long the present batch has been running; 0 when none is."""
+        return 0.0 if self._running_since is None else self._clock() - self._running_since
 
     def start(self) -> None:
         """Begin to run what is submitted; needs a running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._serve(), name="batcher")
 
-    def check_room(self, passes: int) -> None:
+    def check_room(self, cost: Cost, timeout_s: float = math.inf) -> None:
         """Raise what `submit` would raise now for a job of this cost; lets a caller refuse before doing work.
 
         Raises:
-            NotReady: The batcher is draining.
-            QueueFull: The passes that wait leave no room.
+            NotReady: The batcher is draining, or its thread is gone.
+            QueueFull: The passes that wait leave no room, or no time.
         """
+        if self._crash is not None:
+            raise NotReady("the inference thread of this replica is gone; ask another one", retry_after_s=1)
         if self._closed:
             raise NotReady("the service is stopping and takes no new work; ask another replica", retry_after_s=1)
-        if self._queue_passes and self._queue_passes + passes > self._max_queue_passes:
+        waiting = self.queue_passes
+        if waiting and waiting + cost.total > self._max_queue_passes:
             raise QueueFull(
-                f"{passes} passes were asked for while {self._queue_passes} wait; "
+                f"{cost.total} passes were asked for while {waiting} wait; "
                 f"at most {self._max_queue_passes} may wait: try again later or ask for fewer images or members",
-                retry_after_s=self._retry_after_s(),
+                retry_after_s=self._retry_after_s(waiting),
+            )
+        expected_s = self._expected_s(cost.needed)
+        if waiting and expected_s > timeout_s:
+            raise QueueFull(
+                f"an answer would take about {expected_s:.1f} s with what waits; {timeout_s:.1f} s are left: try again "
+                "later, allow more with timeout_ms, ask for fewer images or members, or allow fewer with min_size",
+                retry_after_s=self._retry_after_s(waiting),
             )
 
-    async def submit(self, job: Job, passes: int, *, alone: bool = False) -> Outcome[Result]:
-        """Wait in the queue, run in a batch, return the result. Cancelling the call withdraws a job that still waits.
+    async def submit(self, job: Job, cost: Cost, timeout_s: float = math.inf) -> Outcome[Part]:
+        """Wait, run in slices, return the results. Cancelling the call withdraws what is not taken yet.
 
         Args:
-            job: What `run` takes.
-            passes: Its cost, at least 1.
-            alone: Whether it is run in a batch of its own.
+            job: What `run` gets slices of.
+            cost: Its units.
+            timeout_s: Seconds until its deadline.
 
         Raises:
-            NotReady: The batcher is draining.
-            QueueFull: The passes that wait leave no room.
+            NotReady, QueueFull: As `check_room`.
+            DeadlinePassed: Fewer units than needed were done at the deadline.
             Exception: Whatever `run` raises for this job when it runs alone.
         """
-        self.check_room(passes)
-        future: asyncio.Future[Outcome[Result]] = asyncio.get_running_loop().create_future()
-        number = next(self._numbers)
-        self._waiting[number] = _Waiting(job, passes, alone, future, self._clock())
-        self._queue_passes += passes
+        self.check_room(cost, timeout_s)
+        loop, now, number = asyncio.get_running_loop(), self._clock(), next(self._numbers)
+        waiting: _Waiting[Job, Part] = _Waiting(job, cost, loop.create_future(), now, now + timeout_s)
+        self._waiting[number] = waiting
         self._idle.clear()
         self._arrived.set()
+        timer = None if timeout_s == math.inf else loop.call_later(timeout_s, self._expire, waiting)
         try:
-            return await future
+            return await waiting.future
         finally:
-            self._withdraw(number)
+            if timer is not None:
+                timer.cancel()
+            self._waiting.pop(number, None)
+            self._mark_idle()
 
     async def drain(self, timeout_s: float) -> bool:
         """Admit nothing more and wait until all that was admitted is answered.
@@ -159,84 +265,152 @@ class Batcher(Generic[Job, Result]):
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        for waiting in [*self._running, *self._waiting.values()]:
-            if not waiting.future.done():
-                waiting.future.set_exception(NotReady("the service stopped before this request was answered"))
-        self._waiting.clear()
-        self._queue_passes, self._running = 0, []
-        self._mark_idle()
+        self._fail_all(NotReady("the service stopped before this request was answered"))
         return answered
 
-    def _withdraw(self, number: int) -> None:
-        waiting = self._waiting.pop(number, None)
-        if waiting is not None:
-            self._queue_passes -= waiting.passes
-            self._mark_idle()
+    def _expire(self, waiting: _Waiting[Job, Part]) -> None:
+        """Its deadline has come."""
+        least = waiting.cost.least
+        if least is not None and len(waiting.parts) >= least:
+            waiting.answer(self._clock())
+            return
+        waiting.fail(
+            DeadlinePassed(
+                f"{len(waiting.parts)} of {waiting.cost.units} members were done when the deadline came; allow more "
+                "with timeout_ms, ask for fewer images or members, or allow fewer with min_size"
+            )
+        )
+
+    def _fail_all(self, error: Exception) -> None:
+        for waiting in self._waiting.values():
+            waiting.fail(error)
+        self._waiting.clear()
+        self._running_passes, self._running_since = 0, None
+        self._mark_idle()
 
     def _mark_idle(self) -> None:
-        if not self._waiting and not self._running:
+        if not self._waiting and self._running_since is None:
             self._idle.set()
 
-    def _retry_after_s(self) -> int:
-        running = sum(waiting.passes for waiting in self._running)
-        expected_s = (self._queue_passes + running) * self._seconds_per_pass
+    def _expected_s(self, passes: int) -> float:
+        """Until a job of this many passes is done: by then every other one has had as much at most."""
+        others = sum(min(waiting.left, passes) for waiting in self._waiting.values())
+        return (self._running_passes + others + passes) * self._seconds_per_pass
+
+    def _retry_after_s(self, waiting: int) -> int:
+        expected_s = (waiting + self._running_passes) * self._seconds_per_pass
         return min(MAX_RETRY_AFTER_S, max(1, math.ceil(expected_s)))
 
     async def _serve(self) -> None:
-        while True:
-            await self._arrived.wait()
-            self._running = self._take()
-            if self._running:
-                await self._run_batch(self._running)
-            self._running = []
-            self._mark_idle()
-            if not self._waiting:
-                self._arrived.clear()
+        jobs = 0
+        try:
+            while True:
+                await self._arrived.wait()
+                if jobs > 1:
+                    await self._gather(jobs)
+                batch = self._take()
+                jobs = len(batch)
+                if batch:
+                    await self._run_batch(batch)
+                self._mark_idle()
+                if not self.queue_passes:
+                    self._arrived.clear()
+        except Exception as error:
+            self._break(error)
+            raise
+        except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+            self._break(error)
 
-    def _take(self) -> list[_Waiting[Job, Result]]:
-        """The oldest waiting jobs whose passes fit one batch; at least one when any waits."""
-        batch: list[_Waiting[Job, Result]] = []
-        passes = 0
-        for number, waiting in list(self._waiting.items()):
-            if batch and (waiting.alone or passes + waiting.passes > self._max_batch_passes):
-                break
-            del self._waiting[number]
-            self._queue_passes -= waiting.passes
-            if waiting.future.done():  # cancelled: nobody waits
-                continue
-            batch.append(waiting)
-            passes += waiting.passes
-            if waiting.alone:
-                break
-        return batch
+    def _break(self, error: BaseException) -> None:
+        """Nothing runs any more; nobody is left waiting."""
+        self._crash = error
+        self._fail_all(NotReady("the inference thread of this replica is gone; ask another one", retry_after_s=1))
 
-    async def _run_batch(self, batch: list[_Waiting[Job, Result]]) -> None:
+    async def _gather(self, jobs: int) -> None:
+        """Wait a little for as many jobs as the last batch held, whose clients may be about to ask again."""
+        until = self._clock() + self._max_wait_s
+        while len(self._waiting) < jobs and self.queue_passes < self._budget and self._clock() < until:
+            await asyncio.sleep(self._max_wait_s / 8)
+
+    def _take(self) -> list[tuple[_Waiting[Job, Part], Slice[Job]]]:
+        """A slice each of the jobs that run next."""
+        ready = [waiting for waiting in self._waiting.values() if waiting.left and not waiting.future.done()]
+        if not ready:
+            return []
+        if ready[0].cost.alone:
+            return [(ready[0], ready[0].take(ready[0].cost.units))]
+        ready = [waiting for waiting in ready if not waiting.cost.alone]
+        units = dict.fromkeys(range(len(ready)), 0)
+        room = self._budget
+        share = room // len(ready)
+        for most in (share, room):  # an equal share for each, then the rest to the oldest
+            for index, waiting in enumerate(ready):
+                cost = waiting.cost
+                wanted = min(cost.units - waiting.taken - units[index], max(most // cost.passes, 1 - units[index]))
+                fitting = min(wanted, room // cost.passes)
+                if index == 0 and not units[0]:
+                    fitting = max(1, fitting)
+                units[index] += fitting
+                room = max(0, room - fitting * cost.passes)
+        return [(waiting, waiting.take(units[index])) for index, waiting in enumerate(ready) if units[index]]
+
+    async def _run_batch(self, batch: list[tuple[_Waiting[Job, Part], Slice[Job]]]) -> None:
         started = self._clock()
-        jobs = [waiting.job for waiting in batch]
-        results = await asyncio.get_running_loop().run_in_executor(self._executor, self._run_contained, jobs)
-        run_s = self._clock() - started
-        for waiting, result in zip(batch, results, strict=True):
-            if waiting.future.done():
-                continue
+        slices = [each for _, each in batch]
+        passes = sum(waiting.cost.passes * (each.last - each.first) for waiting, each in batch)
+        for waiting, _ in batch:
+            if waiting.begun is None:
+                waiting.begun = started
+        self._running_passes, self._running_since = passes, started
+        results = await asyncio.get_running_loop().run_in_executor(self._executor, self._run_contained, slices)
+        now = self._clock()
+        self._running_passes, self._running_since = 0, None
+        for (waiting, _), result in zip(batch, results, strict=True):
+            waiting.run_s += now - started
             if isinstance(result, Exception):
-                waiting.future.set_exception(result)
-            else:
-                waiting.future.set_result(Outcome(result, started - waiting.since, run_s))
-        passes = sum(waiting.passes for waiting in batch)
-        per_pass = run_s / passes
-        self._seconds_per_pass = 0.8 * self._seconds_per_pass + 0.2 * per_pass if self._seconds_per_pass else per_pass
+                waiting.fail(result)
+                continue
+            waiting.parts.extend(result)
+            if len(waiting.parts) == waiting.cost.units:
+                waiting.answer(now)
+        self._learn(passes, now - started)
         if self._on_batch is not None:
             failed = sum(isinstance(result, Exception) for result in results)
-            self._on_batch(BatchReport(len(batch), passes, run_s, failed))
+            self._on_batch(BatchReport(len(batch), passes, now - started, failed))
 
-    def _run_contained(self, jobs: Sequence[Job]) -> list[Result | Exception]:
-        """Run a batch; when it fails, run its jobs one by one so that a bad one takes no other with it."""
+    def _learn(self, passes: int, run_s: float) -> None:
+        per_pass = run_s / passes
+        self._seconds_per_pass = 0.8 * self._seconds_per_pass + 0.2 * per_pass if self._seconds_per_pass else per_pass
+        if self._budget < self._max_batch_passes and passes >= self._budget:
+            self._budget = min(self._max_batch_passes, self._budget + max(1, self._budget // 8))
+
+    def _run_contained(self, slices: Sequence[Slice[Job]]) -> list[Sequence[Part] | Exception]:
+        """Run a batch; when it fails, run its halves, so that a bad job takes no other with it."""
         try:
-            results = list(self._run(jobs))
-            if len(results) != len(jobs):
-                raise RuntimeError(f"{len(jobs)} jobs gave {len(results)} results")
+            results = list(self._run(slices))
+            if [len(result) for result in results] != [each.last - each.first for each in slices]:
+                raise RuntimeError(f"a batch of {len(slices)} slices gave results of other lengths")
             return [*results]
+        except MemoryError as error:
+            self._budget = max(1, self._budget // 2)
+            if len(slices) == 1:
+                return [self._run_halved(slices[0], error)]
         except Exception as error:
-            if len(jobs) == 1:
+            if len(slices) == 1:
                 return [error]
-        return [self._run_contained([job])[0] for job in jobs]
+        half = len(slices) // 2
+        return [*self._run_contained(slices[:half]), *self._run_contained(slices[half:])]
+
+    def _run_halved(self, whole: Slice[Job], error: Exception) -> Sequence[Part] | Exception:
+        """The units of a slice that is too large, in two parts."""
+        middle = (whole.first + whole.last) // 2
+        if middle == whole.first:
+            return error
+        halves = [Slice(whole.job, whole.first, middle), Slice(whole.job, middle, whole.last)]
+        parts: list[Part] = []
+        for half in halves:
+            (result,) = self._run_contained([half])
+            if isinstance(result, Exception):
+                return result
+            parts.extend(result)
+        return parts

@@ -1,47 +1,62 @@
 """The models and the one thread that computes: everything that needs a forward pass goes through here.
 
-    submit -> batcher (admission, grouping) -> inference thread: groups that share model, sequences and aggregation are
-    one ensemble over their images -> one answer for each request
+    classify -> batcher (admission, sharing, deadlines) -> inference thread: the members that a batch's requests want,
+    each once over the images of all that want it -> logits of each request's own members -> its answer
 
 Knows no HTTP framework. Each answer equals the one that the request would get alone, up to the rounding of sums whose
 order depends on the batch (1e-4 in the logits).
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from ccnet.ensemble import Aggregate
+from ccnet.ensemble import Aggregate, aggregate_logits
 from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service.answers import Answer, answer_of
-from service.batcher import Batcher, BatchReport, Outcome
+from service.batcher import Batcher, BatchReport, Cost, Slice
 from service.errors import OptionOutOfRange, TooLarge, UnknownModel
 from service.metrics import Metrics
 from service.served import ServedModel
 from service.settings import Settings
-from service.warming import Prepared, prepare_pool
+from service.sharing import shared_runs
+from service.warming import Prepared, chosen_seed, prepare_pool
 
 Result = TypeVar("Result")
 Loader = Callable[[Settings, PlanCache], Mapping[str, ServedModel]]
 Progress = Callable[[int, int], None]  # told (done, total); raises to stop the work
 
+ANSWERED_AT_ONCE = 100_000  # logits of all members up to which an answer is made on the event loop
 
-@dataclass(frozen=True, eq=False, slots=True)
+
+@dataclass(eq=False, slots=True)
 class ClassifyJob:
-    """Images of one request, each prepared for the model as float32 [1, C, H, W]; no sequences where it takes none."""
+    """One request.
+
+    Attributes:
+        model: Of the request.
+        images: Prepared for it, float32 [N, C, H, W].
+        members: How many, at least 1; 1 for a model without sequences.
+        aggregate: How the members' logits become one.
+        seed: Of the sequences; None takes that of the batch it comes into, and tells it then.
+        sequences: The members; None until they are known, and for a model without sequences.
+    """
 
     model: ServedModel
-    images: tuple[Tensor, ...]
-    sequences: tuple[ScaleSequence, ...]
-    aggregate: Aggregate
+    images: Tensor
+    members: int
+    aggregate: Aggregate = "mean"
+    seed: int | None = None
+    sequences: tuple[ScaleSequence, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -58,6 +73,35 @@ class ProbeJob:
     def _go_on(self, done: int, total: int) -> None:
         if self.abandoned.is_set():
             raise InterruptedError(f"given up after {done} of {total} measurements: nobody waits for them")
+
+
+@dataclass(frozen=True, slots=True)
+class Classified:
+    """What a request came to.
+
+    Attributes:
+        answer: Over the members that were run.
+        seed: Of the sequences; None where the request gave them.
+        sequences: The members that were run; none for a model without.
+        members: How many.
+        queue_s, run_s: As `Outcome`.
+    """
+
+    answer: Answer
+    seed: int | None
+    sequences: tuple[ScaleSequence, ...]
+    members: int
+    queue_s: float
+    run_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probed(Generic[Result]):
+    """What a probe came to; times as in `Outcome`."""
+
+    value: Result
+    queue_s: float
+    run_s: float
 
 
 class Engine:
@@ -78,6 +122,7 @@ class Engine:
             self._executor,
             max_queue_passes=settings.max_queue_passes,
             max_batch_passes=settings.max_batch_passes,
+            max_wait_s=settings.batch_wait_ms / 1000,
             on_batch=self._count_batch,
         )
         self._plans = PlanCache(settings.plan_cache_bytes, on_event=metrics.plan_cache_event)
@@ -104,6 +149,15 @@ class Engine:
         answered = await self._batcher.drain(timeout_s)
         self._executor.shutdown(wait=False, cancel_futures=True)
         return answered
+
+    @property
+    def ailment(self) -> str | None:
+        """Why nothing will be answered any more, so that the process had better be replaced; None while all is well."""
+        if self._batcher.crash is not None:
+            return f"the inference thread ended: {type(self._batcher.crash).__name__}"
+        if self._batcher.running_s > self._settings.stall_timeout_s:
+            return f"a batch has been running for {self._batcher.running_s:.0f} s"
+        return None
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
@@ -144,25 +198,41 @@ class Engine:
             )
         return 1
 
-    def check_classification(self, images: int, members: int) -> None:
-        """Refuse what costs too much, or more than the queue has room for, before any image is decoded.
+    def check_classification(
+        self, images: int, members: int, least: int | None = None, timeout_s: float = math.inf
+    ) -> None:
+        """Refuse what costs too much, or more than the queue has room or time for, before any image is decoded.
 
         Raises:
             TooLarge: More passes than one request may cost.
             QueueFull, NotReady: As `Batcher.check_room`.
         """
         _check_cost(images * members, self._settings.max_request_passes, f"{images} images x {members} members")
-        self._batcher.check_room(images * members)
+        self._batcher.check_room(Cost(members, images, least), timeout_s)
 
-    async def classify(self, job: ClassifyJob) -> Outcome[Answer]:
-        """Classify prepared images in a batch with whatever else waits.
+    async def classify(self, job: ClassifyJob, least: int | None = None, timeout_s: float = math.inf) -> Classified:
+        """Classify prepared images in batches with whatever else waits.
+
+        Args:
+            job: The request.
+            least: Members that are enough for an answer when time runs out; None for all.
+            timeout_s: Seconds until then.
 
         Raises:
-            QueueFull, NotReady: As `Batcher.submit`.
+            QueueFull, NotReady, DeadlinePassed: As `Batcher.submit`.
+            ArithmeticError: The model's logits are not finite.
         """
-        outcome = await self._batcher.submit(job, len(job.images) * max(1, len(job.sequences)))
+        outcome = await self._batcher.submit(job, Cost(job.members, len(job.images), least), timeout_s)
         self._metrics.stage("queue", outcome.queue_s)
-        return cast(Outcome[Answer], outcome)
+        started = time.perf_counter()
+        parts = cast(tuple[Tensor, ...], outcome.parts)
+        if sum(part.numel() for part in parts) <= ANSWERED_AT_ONCE:
+            answer = _answer(job, parts)
+        else:
+            answer = await asyncio.to_thread(_answer, job, parts)
+        self._metrics.stage("aggregate", time.perf_counter() - started)
+        sequences = () if job.sequences is None else job.sequences[: len(parts)]
+        return Classified(answer, job.seed, sequences, len(parts), outcome.queue_s, outcome.run_s)
 
     def check_probe(self, passes: int, what: str) -> None:
         """Refuse a probe that costs too much, or more than the queue has room for; `what` is its cost in words.
@@ -172,9 +242,9 @@ class Engine:
             QueueFull, NotReady: As `Batcher.check_room`.
         """
         _check_cost(passes, self._settings.max_probe_passes, what)
-        self._batcher.check_room(passes)
+        self._batcher.check_room(Cost(1, passes, alone=True))
 
-    async def probe(self, work: Callable[[Progress], Result], passes: int) -> Outcome[Result]:
+    async def probe(self, work: Callable[[Progress], Result], passes: int) -> Probed[Result]:
         """Run a probe alone on the inference thread; cancelling the call stops it at its next report.
 
         Args:
@@ -186,11 +256,11 @@ class Engine:
         """
         job = ProbeJob(work)
         try:
-            outcome = await self._batcher.submit(job, passes, alone=True)
+            outcome = await self._batcher.submit(job, Cost(1, passes, alone=True))
         finally:
             job.abandoned.set()
         self._metrics.stage("queue", outcome.queue_s)
-        return cast(Outcome[Result], outcome)
+        return Probed(cast(Result, outcome.parts[0]), outcome.queue_s, outcome.run_s)
 
     def _claim_threads(self) -> None:
         if self._settings.inference_threads:
@@ -202,51 +272,76 @@ class Engine:
         prepared = prepare_pool(
             asked_most, self._plans, seeds=self._settings.seed_pool, members=self._settings.ensemble_size
         )
-        for model in self.models:  # the first pass of a model is the slowest; let it not be a user's
-            image = torch.zeros(1, model.channels, *model.in_size)
-            self._run([ClassifyJob(model, (image,), model.sample(1, seed=0), "mean")])
+        with torch.inference_mode():
+            for model in self.models:  # the first pass of a model is the slowest; let it not be a user's
+                model.member_logits(torch.zeros(1, model.channels, *model.in_size), model.sample(1, seed=0))
         return prepared
 
-    def _run(self, jobs: Sequence[ClassifyJob | ProbeJob]) -> list[Any]:
-        """One batch, on the inference thread: results in the order of the jobs."""
-        results: dict[int, Any] = {}
-        groups: dict[tuple[str, tuple[ScaleSequence, ...], Aggregate], list[int]] = {}
-        with torch.inference_mode():
-            for index, job in enumerate(jobs):
-                if isinstance(job, ProbeJob):
-                    results[index] = job.run()
-                else:
-                    groups.setdefault((job.model.name, job.sequences, job.aggregate), []).append(index)
-            for indices in groups.values():
-                members = cast(list[ClassifyJob], [jobs[index] for index in indices])
-                results |= zip(indices, self._run_group(members), strict=True)
-        return [results[index] for index in range(len(jobs))]
+    def _run(self, slices: Sequence[Slice[ClassifyJob | ProbeJob]]) -> list[Sequence[Any]]:
+        """One batch, on the inference thread: results for each slice.
 
-    def _run_group(self, jobs: Sequence[ClassifyJob]) -> list[Answer]:
-        """Jobs of one model, sequences and aggregation: one ensemble over all their images, cut apart again."""
-        first = jobs[0]
-        started = time.perf_counter()
-        images = torch.cat([image for job in jobs for image in job.images])
-        prepared = time.perf_counter()
-        logits = first.model.forward(images, first.sequences, first.aggregate)
-        aggregated = logits.aggregated.cpu()  # waits for a GPU
-        members = None if logits.members is None else logits.members.cpu()
-        computed = time.perf_counter()
-        sizes = [len(job.images) for job in jobs]
-        parts = torch.split(aggregated, sizes)
-        member_parts = [None] * len(jobs) if members is None else torch.split(members, sizes, dim=1)
-        answers = [
-            answer_of(part.numpy(), None if member_part is None else member_part.numpy())
-            for part, member_part in zip(parts, member_parts, strict=True)
+        Raises:
+            MemoryError: The device has no room for a batch of this size.
+        """
+        first = slices[0].job
+        with torch.inference_mode():
+            if isinstance(first, ProbeJob):
+                return [[first.run()]]
+            by_model: dict[str, list[int]] = {}
+            for position, part in enumerate(slices):
+                by_model.setdefault(cast(ClassifyJob, part.job).model.name, []).append(position)
+            results: dict[int, list[Tensor]] = {}
+            try:
+                for positions in by_model.values():
+                    parts = cast(list[Slice[ClassifyJob]], [slices[position] for position in positions])
+                    results |= zip(positions, self._run_model(parts), strict=True)
+            except torch.OutOfMemoryError as error:
+                torch.cuda.empty_cache()
+                raise MemoryError(str(error)) from error
+        return [results[position] for position in range(len(slices))]
+
+    def _run_model(self, slices: Sequence[Slice[ClassifyJob]]) -> list[list[Tensor]]:
+        """Slices of one model: for each the logits [N, classes] of its members, on the CPU."""
+        model = slices[0].job.model
+        _choose_sequences(model, [part.job for part in slices], self._settings.seed_pool)
+        wanted: list[Sequence[ScaleSequence | None]] = [
+            [None] if part.job.sequences is None else part.job.sequences[part.first : part.last] for part in slices
         ]
-        self._metrics.batch_images.observe(len(images))
-        self._metrics.stage("prepare", prepared - started)
-        self._metrics.stage("forward", computed - prepared)
-        self._metrics.stage("aggregate", time.perf_counter() - computed)
-        return answers
+        found: list[dict[ScaleSequence | None, Tensor]] = [{} for _ in slices]
+        for run in shared_runs(wanted):
+            started = time.perf_counter()
+            images = torch.cat([slices[request].job.images for request in run.requests])
+            prepared = time.perf_counter()
+            sequences = [member for member in run.members if member is not None]
+            logits = model.member_logits(images, sequences).cpu()  # [members, images, classes]; waits for a GPU
+            self._metrics.batch_images.observe(len(images))
+            self._metrics.stage("prepare", prepared - started)
+            self._metrics.stage("forward", time.perf_counter() - prepared)
+            parts = logits.split([len(slices[request].job.images) for request in run.requests], dim=1)
+            for request, of_request in zip(run.requests, parts, strict=True):
+                found[request] |= zip(run.members, of_request, strict=True)
+        return [[of_slice[member] for member in members] for of_slice, members in zip(found, wanted, strict=True)]
 
     def _count_batch(self, report: BatchReport) -> None:
         self._metrics.batch_passes.observe(report.passes)
+
+
+def _choose_sequences(model: ServedModel, jobs: Sequence[ClassifyJob], seed_pool: int) -> None:
+    """Give requests that name neither a seed nor sequences those of one seed of the pool, all of a batch the same."""
+    undecided = [job for job in jobs if job.sequences is None and model.takes_sequences]
+    if undecided:  # only with a pool: else every request has its own seed from the start
+        seed = chosen_seed(None, seed_pool)
+        sequences = model.sample(max(job.members for job in undecided), seed)
+        for job in undecided:
+            job.seed, job.sequences = seed, sequences[: job.members]
+
+
+def _answer(job: ClassifyJob, parts: Sequence[Tensor]) -> Answer:
+    """From the logits [N, classes] of the members that were run."""
+    members = torch.stack(list(parts))
+    if not job.model.takes_sequences:
+        return answer_of(members[0].numpy(), None)
+    return answer_of(aggregate_logits(members, job.aggregate).numpy(), members.numpy())
 
 
 def _check_cost(passes: int, most: int, what: str) -> None:

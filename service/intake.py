@@ -3,7 +3,6 @@
 Every route that takes images takes them through here, so limits and errors are the same everywhere.
 """
 
-import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -97,13 +96,3 @@ async def decode_and_prepare(
 
     prepared = await service.workers.map(one, encoded)
     return list(zip(*prepared, strict=True))
-
-
-def chosen_seed(seed: int | None, pool: int) -> int:
-    """The seed of a request; for one that names none any of 0 to pool - 1, evenly, or of 32 bits with an empty pool.
-
-    Drawn and not dealt out in turn: clients that alternate between kinds of requests would meet half of the seeds.
-    """
-    if seed is not None:
-        return seed
-    return secrets.randbelow(pool or 2**32)

@@ -41,14 +41,16 @@ class Metrics:
         )
         self.stages = Histogram(
             "ccnet_stage_duration_seconds",
-            "Time in one stage of a request (decode, queue) or of a batch (prepare, forward, aggregate).",
+            "Time in one stage of a request (decode, queue, aggregate) or of a shared run (prepare, forward).",
             ["stage"],
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.batch_images = self._sizes("ccnet_batch_images", "Images in a group that shared its forward passes.")
+        self.batch_images = self._sizes(
+            "ccnet_batch_images", "Images in a run, whose requests share their forward passes."
+        )
         self.batch_passes = self._sizes("ccnet_batch_passes", "Passes (images x members) in a batch.")
-        self.ensemble_size = self._sizes("ccnet_ensemble_size", "Members asked for in a classification.")
+        self.ensemble_size = self._sizes("ccnet_ensemble_size", "Members of a classification.")
         self.queue_passes = Gauge("ccnet_queue_passes", "Passes that wait for inference.", registry=self.registry)
         self.rejected = Counter(
             "ccnet_requests_rejected", "Requests that were refused.", ["reason"], registry=self.registry

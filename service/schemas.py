@@ -22,6 +22,7 @@ INCLUDABLE = ("members", "logits")
 # What an option takes, in the words of an error message.
 ALLOWED: dict[str, str] = {
     "ensemble_size": f"a whole number from 1 to {MAX_ENSEMBLE_SIZE}",
+    "min_size": f"a whole number from 1 to {MAX_ENSEMBLE_SIZE}, at most the ensemble size",
     "seed": f"a whole number from 0 to {MAX_SEED} (2^53 - 1)",
     "top_k": "a whole number from 1 to 1000",
     "timeout_ms": f"a whole number of milliseconds from 1 to {MAX_TIMEOUT_MS}",
@@ -116,6 +117,15 @@ class ClassifyOptions(SequenceOptions):
         str | None, AfterValidator(_check_include), _option("include", "What to add.", examples=["members,logits"])
     ] = None
     timeout_ms: TimeoutMs = None
+    min_size: Annotated[
+        int | None,
+        _option(
+            "min_size",
+            "Members that are enough when time runs out; absent, all are needed.",
+            ge=1,
+            le=MAX_ENSEMBLE_SIZE,
+        ),
+    ] = None
 
     def includes(self, what: str) -> bool:
         """Whether "members" or "logits" was asked for."""
@@ -208,6 +218,9 @@ class ClassifyResponse(BaseModel):
     request_id: str
     model: str
     ensemble_size: int = Field(description="Members used; 1 for a model without scale sequences.")
+    asked_ensemble_size: int | None = Field(
+        default=None, description="Only when time ran out and min_size allowed fewer: the members that were asked for."
+    )
     seed: int = Field(description="The same images, ensemble size, seed and model give the same answer.")
     results: list[ImageResult]
     members: list[Member] | None = Field(

@@ -1,7 +1,7 @@
 """The models behind the engine: what it needs of one, and how a checkpoint folder becomes one."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnet.checkpoint import Checkpoint, load_checkpoint
-from ccnet.ensemble import Aggregate, ScaleEnsemble
+from ccnet.ensemble import ScaleEnsemble
 from ccnet.errors import CheckpointError
 from ccnet.models import CCNet
 from ccnet.native import kernels
@@ -19,18 +19,7 @@ from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service.settings import Settings
 
-
-@dataclass(frozen=True, slots=True)
-class Logits:
-    """What a model says about N images.
-
-    Attributes:
-        aggregated: float [N, classes].
-        members: float [k, N, classes]; None for a model without scale sequences.
-    """
-
-    aggregated: Tensor
-    members: Tensor | None
+REMEMBERED_SAMPLES = 1024  # sequences of a seed and size are drawn once
 
 
 class ServedModel(Protocol):
@@ -77,8 +66,8 @@ class ServedModel(Protocol):
     def keep(self, sequences: Sequence[ScaleSequence]) -> None:
         """Prepare the weights of these sequences and keep them, as far as the cache of plans has room."""
 
-    def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
-        """One ensemble over prepared images [N, channels, *in_size]."""
+    def member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:
+        """Of every member over prepared images [N, channels, *in_size]: [k, N, classes], k = 1 without sequences."""
 
 
 class CheckpointModel:
@@ -100,6 +89,7 @@ class CheckpointModel:
         self._ensemble: ScaleEnsemble | None = None
         if isinstance(checkpoint.model, CCNet):
             self._ensemble = ScaleEnsemble(checkpoint.model, **checkpoint.sampler, plans=plans)
+            self._sample = lru_cache(REMEMBERED_SAMPLES)(self._ensemble.sample)
 
     @property
     def takes_sequences(self) -> bool:
@@ -128,20 +118,20 @@ class CheckpointModel:
 
     def sample(self, k: int, seed: int) -> tuple[ScaleSequence, ...]:
         """See `ServedModel.sample`."""
-        return () if self._ensemble is None else self._ensemble.sample(k, seed)
+        return () if self._ensemble is None else self._sample(k, seed)
 
     def keep(self, sequences: Sequence[ScaleSequence]) -> None:
         """See `ServedModel.keep`."""
         if self._ensemble is not None:
             self._ensemble.prepare(sequences)
 
-    def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
-        """See `ServedModel.forward`."""
+    def member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:
+        """See `ServedModel.member_logits`."""
         on_device = images.to(self._checkpoint.device)
         if self._ensemble is None:
-            return Logits(self._checkpoint.model(on_device), None)
-        output = self._ensemble(on_device, sequences=sequences, aggregate=aggregate)
-        return Logits(output.logits, output.member_logits)
+            logits: Tensor = self._checkpoint.model(on_device)
+            return logits[None]
+        return self._ensemble(on_device, sequences=sequences).member_logits
 
 
 def load_models(settings: Settings, plans: PlanCache) -> dict[str, ServedModel]:

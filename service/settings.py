@@ -105,6 +105,17 @@ class Settings(BaseSettings):
     max_batch_passes: int = Field(
         default=256, ge=1, description="Passes up to which waiting requests are batched together."
     )
+    batch_wait_ms: float = Field(
+        default=2.0,
+        ge=0,
+        le=1000,
+        description="Longest wait of a batch for more requests, only after one that held several.",
+    )
+    stall_timeout_s: float = Field(
+        default=300.0,
+        gt=0,
+        description="Running time of a batch after which `GET /health/live` says 503, so that the process is replaced.",
+    )
     max_probe_passes: int = Field(
         default=8192, ge=1, description="Most passes that one equivariance probe may cost; beyond that 413."
     )

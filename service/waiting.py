@@ -1,6 +1,7 @@
 """Waiting for work with an eye on the clock and on the client: work that nobody wants any more is given up."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -12,23 +13,36 @@ from service.errors import ClientGone, DeadlinePassed
 Result = TypeVar("Result")
 
 
-@asynccontextmanager
-async def deadline(milliseconds: int) -> AsyncIterator[None]:
-    """Give the block this long.
+class TimeLeft:
+    """The time that a request has, from now on."""
 
-    Raises:
-        DeadlinePassed: It took longer; what it was waiting for is cancelled.
-    """
-    timeout = asyncio.timeout(milliseconds / 1000)
-    try:
-        async with timeout:
-            yield
-    except TimeoutError as error:
-        if not timeout.expired():
-            raise
-        raise DeadlinePassed(
-            f"no answer within {milliseconds} ms; allow more with timeout_ms, or ask for fewer images or members"
-        ) from error
+    def __init__(self, milliseconds: int) -> None:
+        self._milliseconds = milliseconds
+        self._end = time.monotonic() + milliseconds / 1000
+
+    @property
+    def seconds(self) -> float:
+        """What is left of it, at least 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    @asynccontextmanager
+    async def limit(self) -> AsyncIterator[None]:
+        """Give the block what is left.
+
+        Raises:
+            DeadlinePassed: It took longer; what it was waiting for is cancelled.
+        """
+        timeout = asyncio.timeout(self.seconds)
+        try:
+            async with timeout:
+                yield
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise DeadlinePassed(
+                f"no answer within {self._milliseconds} ms; allow more with timeout_ms, or ask for fewer images or "
+                "members"
+            ) from error
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:

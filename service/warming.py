@@ -5,6 +5,7 @@ members of the default size serve every request that leaves out the seed. Others
 """
 
 import itertools
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,3 +52,13 @@ def prepare_pool(models: Sequence[ServedModel], plans: PlanCache, *, seeds: int,
         prepared += 1
     seconds = round(time.monotonic() - started, 2)
     return Prepared(prepared, len(with_sequences) * seeds * members, plans.stats.nbytes, seconds)
+
+
+def chosen_seed(seed: int | None, pool: int) -> int:
+    """The seed of a request; for one that names none any of 0 to pool - 1, evenly, or of 32 bits with an empty pool.
+
+    Drawn and not dealt out in turn: clients that alternate between kinds of requests would meet half of the seeds.
+    """
+    if seed is not None:
+        return seed
+    return secrets.randbelow(pool or 2**32)

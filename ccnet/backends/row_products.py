@@ -22,7 +22,6 @@ from torch import Tensor
 from ccnet.backends.gathering import gather
 from ccnet.grid import AxisGrid
 
-
 BAND_BYTES = 6 * 2**20  # of column windows that are made together; two bands at most live at a time
 
 

@@ -5,15 +5,14 @@ import time
 from collections.abc import Sequence
 from typing import Annotated
 
+import torch
 from fastapi import APIRouter, Query, Request
 
-from ccnet.ensemble import Aggregate
 from ccnet.sequences import ScaleSequence
 from service import schemas
 from service.answers import Answer
-from service.batcher import Outcome
 from service.context import HeldBytes, OpenService, RequestId, Service
-from service.engine import ClassifyJob
+from service.engine import Classified, ClassifyJob
 from service.errors import (
     DeadlinePassed,
     Malformed,
@@ -24,10 +23,11 @@ from service.errors import (
     UnknownModel,
     UnsupportedImage,
 )
-from service.intake import IMAGES_BODY, chosen_seed, decode_and_prepare, receive_images
+from service.intake import IMAGES_BODY, decode_and_prepare, receive_images
 from service.problems import problem_responses
 from service.served import ServedModel
-from service.waiting import deadline, while_connected
+from service.waiting import TimeLeft, while_connected
+from service.warming import chosen_seed
 
 router = APIRouter(tags=["classify"])
 
@@ -65,20 +65,22 @@ async def classify(
     started = time.perf_counter()
     model = service.engine.model(options.model)
     members = service.engine.members(model, options.ensemble_size)
-    seed = chosen_seed(options.seed, service.settings.seed_pool)
-    async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
+    least = _least(options, members)
+    time_left = TimeLeft(options.timeout_ms or service.settings.request_timeout_ms)
+    async with time_left.limit():
         encoded = await receive_images(request, service, held)
-        service.engine.check_classification(len(encoded), members)
-        job, decode_s, outcome = await while_connected(
-            request, _run(service, model, encoded, members, seed, options.aggregate)
-        )
-    service.metrics.ensemble_size.observe(members)
+        service.engine.check_classification(len(encoded), members, least, time_left.seconds)
+    decode_s, outcome = await while_connected(
+        request, _run(service, model, encoded, members, least, options, time_left)
+    )
+    assert outcome.seed is not None
+    service.metrics.ensemble_size.observe(outcome.members)
     response = schemas.ClassifyResponse(
         request_id=request_id,
         model=model.name,
-        ensemble_size=members,
-        seed=seed,
-        results=_results(model, outcome.value, options, options.top_k or service.settings.top_k),
+        ensemble_size=outcome.members,
+        seed=outcome.seed,
+        results=_results(model, outcome.answer, options, options.top_k or service.settings.top_k),
         timing_ms=schemas.Timing(
             decode=_ms(decode_s),
             queue=_ms(outcome.queue_s),
@@ -86,22 +88,60 @@ async def classify(
             total=_ms(time.perf_counter() - started),
         ),
     )
+    if outcome.members < members:
+        response.asked_ensemble_size = members
     if options.includes("members") and model.takes_sequences:
-        response.members = _members(model, job.sequences, outcome.value)
+        response.members = _members(model, outcome.sequences, outcome.answer)
     return response
 
 
+def _least(options: schemas.ClassifyOptions, members: int) -> int | None:
+    """Members that are enough when time runs out.
+
+    Raises:
+        OptionOutOfRange: More than are asked for.
+    """
+    if options.min_size is not None and options.min_size > members:
+        raise OptionOutOfRange(
+            f"min_size: {options.min_size} was given; it may be at most the ensemble size, which is {members}"
+        )
+    return options.min_size
+
+
 async def _run(
-    service: Service, model: ServedModel, encoded: Sequence[bytes], members: int, seed: int, aggregate: Aggregate
-) -> tuple[ClassifyJob, float, Outcome[Answer]]:
+    service: Service,
+    model: ServedModel,
+    encoded: Sequence[bytes],
+    members: int,
+    least: int | None,
+    options: schemas.ClassifyOptions,
+    time_left: TimeLeft,
+) -> tuple[float, Classified]:
     started = time.perf_counter()
-    (images,), sequences = await asyncio.gather(
-        decode_and_prepare(service, [model], encoded), service.workers.run(model.sample, members, seed)
-    )
+    seed = _seed(service, model, options.seed)
+    async with time_left.limit():
+        (images,), sequences = await asyncio.gather(
+            decode_and_prepare(service, [model], encoded), _sequences(service, model, members, seed)
+        )
     decode_s = time.perf_counter() - started
     service.metrics.stage("decode", decode_s)
-    job = ClassifyJob(model, images, sequences, aggregate)
-    return job, decode_s, await service.engine.classify(job)
+    job = ClassifyJob(model, torch.cat(images), members, options.aggregate, seed, sequences)
+    return decode_s, await service.engine.classify(job, least, time_left.seconds)
+
+
+def _seed(service: Service, model: ServedModel, seed: int | None) -> int | None:
+    """As asked; None where the batch decides, so that requests that leave it open share their members."""
+    pool = service.settings.seed_pool
+    return None if seed is None and pool and model.takes_sequences else chosen_seed(seed, pool)
+
+
+async def _sequences(
+    service: Service, model: ServedModel, members: int, seed: int | None
+) -> tuple[ScaleSequence, ...] | None:
+    """Those of a seed; None where the batch decides, and for a model without sequences."""
+    if seed is None or not model.takes_sequences:
+        return None
+    return await service.workers.run(model.sample, members, seed)
 
 
 def _results(

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from ccnet.equivariance import ShiftSimilarity, SimilarityMap
 from service import schemas
-from service.batcher import Outcome
 from service.context import HeldBytes, OpenService, RequestId, Service
-from service.engine import Progress
+from service.engine import Probed, Progress
 from service.errors import (
     DeadlinePassed,
     Malformed,
@@ -27,7 +26,7 @@ from service.intake import IMAGES_BODY, decode_and_prepare, receive_images
 from service.probes import ProbePlan, dataset_images, noise
 from service.problems import problem_responses
 from service.served import ServedModel
-from service.waiting import deadline, while_connected
+from service.waiting import TimeLeft, while_connected
 
 router = APIRouter(prefix="/v1/equivariance", tags=["equivariance"])
 
@@ -50,7 +49,7 @@ async def table(
     service.engine.members(model, options.ensemble_size)  # refuses several members of a model that has none
     plan = _table_plan(model, options)
     samples = options.samples or service.settings.probe_samples
-    async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
+    async with TimeLeft(options.timeout_ms or service.settings.request_timeout_ms).limit():
         decode_s, outcome = await while_connected(request, _table(service, plan, options, samples))
     rows: list[ShiftSimilarity] = outcome.value
     for row in rows:
@@ -88,7 +87,7 @@ async def probe(
     if not any(model.takes_sequences for model in models):
         service.engine.members(models[0], options.ensemble_size)
     plans = [_upload_plan(model, options) for model in models]
-    async with deadline(options.timeout_ms or service.settings.request_timeout_ms):
+    async with TimeLeft(options.timeout_ms or service.settings.request_timeout_ms).limit():
         encoded = await receive_images(request, service, held)
         service.engine.check_probe(sum(_passes(plan, len(encoded)) for plan in plans), _cost(len(encoded), plans))
         decode_s, outcomes = await while_connected(request, _probe(service, plans, encoded))
@@ -112,7 +111,7 @@ _INPUTS = {
 
 async def _table(
     service: Service, plan: ProbePlan, options: schemas.TableOptions, samples: int
-) -> tuple[float, Outcome[list[ShiftSimilarity]]]:
+) -> tuple[float, Probed[list[ShiftSimilarity]]]:
     started = time.perf_counter()
     passes = plan.table_passes(samples)
     what = f"{samples} samples x {len(plan.max_shifts)} shifts"
@@ -127,7 +126,7 @@ async def _table(
 
 async def _probe(
     service: Service, plans: list[ProbePlan], encoded: list[bytes]
-) -> tuple[float, list[Outcome[schemas.ModelProbe]]]:
+) -> tuple[float, list[Probed[schemas.ModelProbe]]]:
     started = time.perf_counter()
     prepared = await decode_and_prepare(service, [plan.model for plan in plans], encoded)
     decode_s = time.perf_counter() - started
@@ -137,7 +136,7 @@ async def _probe(
     return decode_s, outcomes
 
 
-async def _probe_one(service: Service, plan: ProbePlan, prepared: Sequence[Tensor]) -> Outcome[schemas.ModelProbe]:
+async def _probe_one(service: Service, plan: ProbePlan, prepared: Sequence[Tensor]) -> Probed[schemas.ModelProbe]:
     def measure(progress: Progress) -> tuple[list[ShiftSimilarity], SimilarityMap]:
         images = torch.cat(list(prepared))
         return plan.table(images, progress), plan.map(images, progress)
@@ -155,7 +154,7 @@ async def _probe_one(service: Service, plan: ProbePlan, prepared: Sequence[Tenso
         ),
         protocol=_protocol(rows, plan, "upload"),
     )
-    return Outcome(answer, outcome.queue_s, outcome.run_s)
+    return Probed(answer, outcome.queue_s, outcome.run_s)
 
 
 def _table_plan(model: ServedModel, options: schemas.TableOptions) -> ProbePlan:
@@ -207,7 +206,7 @@ def _protocol(rows: list[ShiftSimilarity], plan: ProbePlan, source: str) -> dict
     return dict(rows[0].protocol) | {"input_images": images, "fill_means": entering}
 
 
-def _timing(started: float, decode_s: float, outcomes: list[Outcome[Any]]) -> schemas.Timing:
+def _timing(started: float, decode_s: float, outcomes: list[Probed[Any]]) -> schemas.Timing:
     return schemas.Timing(
         decode=round(decode_s * 1000, 3),
         queue=round(max(outcome.queue_s for outcome in outcomes) * 1000, 3),

@@ -13,16 +13,20 @@ from service.schemas import Health
 router = APIRouter(prefix="/health", tags=["health"])
 
 
-@router.get("/live", summary="Alive")
-async def live() -> Health:
-    """200 while the process runs, also while it starts or drains."""
-    return Health(status="alive")
+@router.get("/live", summary="Alive", response_model=Health, responses=problem_responses(NotReady))
+async def live(service: AnyService, request_id: RequestId) -> Health | Response:
+    """200 while the process can still answer, also while it starts or drains; 503 when it had better be replaced."""
+    ailment = service.engine.ailment
+    if ailment is None:
+        return Health(status="alive")
+    return problem(NotReady.status, NotReady.title, ailment, reason=NotReady.reason, request_id=request_id)
 
 
 @router.get("/ready", summary="Ready", response_model=Health, responses=problem_responses(NotReady))
 async def ready(service: AnyService, request_id: RequestId) -> Health | Response:
     """200 once the models are loaded and warm; 503 before, and from the moment the service is told to stop."""
-    if service.phase is Phase.READY:
+    ailment = service.engine.ailment
+    if service.phase is Phase.READY and ailment is None:
         return Health(status=service.phase)
-    detail = f"the service is {service.phase}"  # an answer and no refusal, so it is not counted as one
+    detail = ailment or f"the service is {service.phase}"  # an answer and no refusal, so it is not counted as one
     return problem(NotReady.status, NotReady.title, detail, reason=NotReady.reason, request_id=request_id)

@@ -7,9 +7,9 @@ from fastapi import APIRouter, Query
 from service import schemas
 from service.context import OpenService, RequestId
 from service.errors import NotReady, OptionOutOfRange, UnknownModel
-from service.intake import chosen_seed
 from service.problems import problem_responses
 from service.routes.classify import sequence_schema
+from service.warming import chosen_seed
 
 router = APIRouter(tags=["models"])
 

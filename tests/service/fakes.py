@@ -1,6 +1,7 @@
 """A model small enough to foresee: its logits follow from an image's mean and the first scales of a sequence."""
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ccnet.ensemble import Aggregate, aggregate_logits
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
-from service.served import Logits
 
-POISON = 66  # grey value of a picture that makes `forward` fail
+POISON = 66  # grey value of a picture that makes `member_logits` fail
 
 
 class FakeModel:
@@ -23,9 +22,11 @@ class FakeModel:
         takes_sequences: False makes it like a ConvNet.
 
     Attributes:
-        gate: `forward` waits for it; clear it to hold the inference thread.
-        entered: Set whenever `forward` is entered.
-        passes: (images, members) of every call of `forward`.
+        gate: `member_logits` waits for it; clear it to hold the inference thread.
+        entered: Set whenever `member_logits` is entered.
+        passes: (images, members) of every call of `member_logits`.
+        takes_s: Seconds that each call takes.
+        dies: Makes the next call end the thread.
         kept: Every sequence that was to be prepared.
     """
 
@@ -41,6 +42,8 @@ class FakeModel:
         self.gate.set()
         self.entered = threading.Event()
         self.passes: list[tuple[int, int]] = []
+        self.takes_s = 0.0
+        self.dies = False
         self.kept: list[ScaleSequence] = []
 
     @property
@@ -68,19 +71,21 @@ class FakeModel:
     def keep(self, sequences: Sequence[ScaleSequence]) -> None:
         self.kept += sequences
 
-    def forward(self, images: Tensor, sequences: Sequence[ScaleSequence], aggregate: Aggregate) -> Logits:
+    def member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:
         self.entered.set()
         assert self.gate.wait(30), "the test never opened the gate"
+        time.sleep(self.takes_s)
+        if self.dies:
+            raise SystemExit("as if the interpreter had ended the thread")
         mean = images.mean(dim=(1, 2, 3))
         if bool((mean == POISON).any()):
             raise RuntimeError("a picture that must not be looked at: /secret/path")
         if not torch.equal(images, torch.zeros_like(images)):  # the warm-up
             self.passes.append((len(images), len(sequences)))
         if not self.takes_sequences:
-            return Logits(_logits(mean, torch.tensor([1.0, 2.0, 3.0])), None)
+            return _logits(mean, torch.tensor([1.0, 2.0, 3.0]))[None]
         weights = [torch.tensor([float(s) for s in sequence.vertical[1:4]]) for sequence in sequences]
-        members = torch.stack([_logits(mean, weight) for weight in weights])
-        return Logits(aggregate_logits(members, aggregate), members)
+        return torch.stack([_logits(mean, weight) for weight in weights])
 
 
 def _logits(mean: Tensor, weight: Tensor) -> Tensor:

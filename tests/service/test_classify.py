@@ -199,9 +199,9 @@ async def test_a_deadline_that_passes_answers_504_and_withdraws_the_job(client, 
     fake.entered.clear()
     held = asyncio.create_task(classify(client, 1))
     await asyncio.to_thread(fake.entered.wait, 10)
-    late = await classify(client, 2, timeout_ms=50)
+    late = await classify(client, 2, timeout_ms=50, ensemble_size=2)
     assert late.status_code == 504
-    assert "50 ms" in late.json()["detail"]
+    assert "of 2 members were done when the deadline came; allow more with timeout_ms" in late.json()["detail"]
     service = service_behind(client)
     assert service.metrics.registry.get_sample_value("ccnet_queue_passes") == 0
     fake.gate.set()
@@ -238,3 +238,52 @@ async def test_pictures_of_different_sizes_and_kinds_mix(client):
     colour = np.zeros((9, 5, 3), dtype=np.uint8)
     files = [("images", grey(1)), ("images", encoded(colour, "WEBP")), ("images", grey(2, size=17))]
     assert len((await client.post("/v1/classify", files=files)).json()["results"]) == 3
+
+
+async def test_waiting_requests_without_a_seed_share_their_members(client, fake):
+    fake.gate.clear()
+    fake.entered.clear()
+    held = asyncio.create_task(classify(client, 1, seed=5))
+    await asyncio.to_thread(fake.entered.wait, 10)
+    fake.passes.clear()
+    waiting = [
+        asyncio.create_task(classify(client, grey, ensemble_size=size)) for grey, size in ((2, 3), (3, 1), (4, 3))
+    ]
+    service = service_behind(client)
+    while service.metrics.registry.get_sample_value("ccnet_queue_passes") != 7:
+        await asyncio.sleep(0.005)
+    fake.gate.set()
+    documents = [response.json() for response in await asyncio.gather(*waiting)]
+    await held
+    assert len({document["seed"] for document in documents}) == 1
+    assert sorted(fake.passes[1:]) == [(2, 2), (3, 1)]  # one member for all, two more for two of them
+
+
+async def test_when_time_runs_out_fewer_members_answer_if_they_are_enough(make_app, fake):
+    async with running(make_app(max_batch_passes=2)) as client:
+        fake.takes_s = 0.25  # for each batch of two members
+        options = {"ensemble_size": 8, "seed": 3, "min_size": 2, "timeout_ms": 700, "include": "members"}
+        response = await classify(client, 9, **options)
+        fake.takes_s = 0
+        document = response.json()
+        assert response.status_code == 200, document
+        assert 2 <= document["ensemble_size"] < document["asked_ensemble_size"] == 8
+        assert len(document["members"]) == document["ensemble_size"]
+        alone = await classify(client, 9, ensemble_size=document["ensemble_size"], seed=3)
+        assert alone.json()["results"] == document["results"]
+
+
+async def test_enough_cannot_be_more_than_all(client):
+    response = await classify(client, 9, ensemble_size=2, min_size=3)
+    assert response.status_code == 422
+    assert "min_size: 3 was given; it may be at most the ensemble size, which is 2" in response.json()["detail"]
+
+
+async def test_a_process_whose_inference_thread_has_ended_is_not_alive(client, fake):
+    fake.dies = True
+    assert (await classify(client, 9)).status_code == 503
+    for path in ("/health/live", "/health/ready"):
+        response = await client.get(path)
+        assert response.status_code == 503
+        assert "the inference thread ended: SystemExit" in response.json()["detail"]
+    assert (await classify(client, 9)).status_code == 503

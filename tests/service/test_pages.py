@@ -73,7 +73,7 @@ async def test_the_description_knows_no_other_form_of_error(client):
 async def test_the_description_names_every_option_with_its_range(client):
     paths = (await client.get("/openapi.json")).json()["paths"]
     options = {option["name"]: option for option in paths["/v1/classify"]["post"]["parameters"]}
-    assert set(options) == {"ensemble_size", "seed", "model", "top_k", "aggregate", "include", "timeout_ms"}
+    assert set(options) == {"ensemble_size", "seed", "model", "top_k", "aggregate", "include", "timeout_ms", "min_size"}
     size = next(part for part in options["ensemble_size"]["schema"]["anyOf"] if part["type"] == "integer")
     assert (size["minimum"], size["maximum"]) == (1, 64)
     assert all(option["description"] for option in options.values())

@@ -15,10 +15,9 @@ from ccnet.models import CCNet
 from ccnet.plan_cache import PlanCache
 from ccnet.sequences import sample_scale_sequences
 from service.app import create_app
-from service.intake import chosen_seed
 from service.served import load_models
 from service.settings import Settings
-from service.warming import prepare_pool
+from service.warming import chosen_seed, prepare_pool
 from tests.service.conftest import lively, running, service_behind
 from tests.service.pictures import grey
 
