@@ -27,6 +27,7 @@ from service.logs import log
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.options import require_single_options
+from service.reloading import Reloader
 from service.routes import classify, equivariance, health, metrics, models, sequences
 from service.served import load_models
 from service.settings import Settings, settings_summary
@@ -67,10 +68,10 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        starting = asyncio.create_task(_start(service, load, on_failure))
+        watching = asyncio.create_task(_start_and_watch(service, load, on_failure))
         yield
-        starting.cancel()
-        await asyncio.gather(starting, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
         await _stop(service)
 
     app = FastAPI(
@@ -98,7 +99,7 @@ def create_app(
     return app
 
 
-async def _start(service: Service, load: Loader, on_failure: Callable[[], None] | None) -> None:
+async def _start_and_watch(service: Service, load: Loader, on_failure: Callable[[], None] | None) -> None:
     started = time.perf_counter()
     log(logging.INFO, "starting", settings=settings_summary(service.settings))
     try:
@@ -110,8 +111,7 @@ async def _start(service: Service, load: Loader, on_failure: Callable[[], None] 
             on_failure()
         return
     for model in service.engine.models:
-        facts = model.facts
-        service.metrics.know_model(model.name, facts["architecture"], facts["device"], facts["backend"] or "none")
+        service.metrics.know_model(model)
     _log_how_it_computes(service)
     log(logging.INFO, "weights prepared for requests without a seed", **asdict(prepared))
     if service.phase is Phase.STARTING:  # it may have been told to stop meanwhile
@@ -119,6 +119,8 @@ async def _start(service: Service, load: Loader, on_failure: Callable[[], None] 
         service.open = True
     names = [model.name for model in service.engine.models]
     log(logging.INFO, "ready", models=names, seconds=round(time.perf_counter() - started, 2))
+    if service.settings.reload_s:
+        await Reloader(service.settings, service.engine, service.metrics).run()
 
 
 def _log_how_it_computes(service: Service) -> None:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ccnet.ensemble import Aggregate, aggregate_logits
+from ccnet.errors import CheckpointError
 from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service.answers import Answer, answer_of
@@ -29,7 +30,7 @@ from service.metrics import Metrics
 from service.served import ServedModel
 from service.settings import Settings
 from service.sharing import shared_runs
-from service.warming import Prepared, chosen_seed, prepare_pool
+from service.warming import Prepared, Step, at_once, chosen_seed, prepare_pool
 
 Result = TypeVar("Result")
 Loader = Callable[[Settings, PlanCache], Mapping[str, ServedModel]]
@@ -115,7 +116,9 @@ class Engine:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
         self._metrics = metrics
-        self._models: dict[str, ServedModel] = {}
+        self._models: Mapping[str, ServedModel] = {}  # replaced as a whole, so that every reader sees one state
+        self._default = ""
+        self._stopping = False
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=self._claim_threads)
         self._batcher: Batcher[ClassifyJob | ProbeJob, Any] = Batcher(
             self._run,
@@ -146,6 +149,7 @@ class Engine:
 
     async def stop(self, timeout_s: float) -> bool:
         """Take nothing new, answer what was admitted, end the thread; False when time ran out first."""
+        self._stopping = True
         answered = await self._batcher.drain(timeout_s)
         self._executor.shutdown(wait=False, cancel_futures=True)
         return answered
@@ -166,10 +170,11 @@ class Engine:
 
     @property
     def default_model(self) -> ServedModel:
-        """The model for requests that name none: as set, else the first that takes sequences, else the first."""
-        if self._settings.model is not None:
-            return self._models[self._settings.model]
-        return next((model for model in self.models if model.takes_sequences), self.models[0])
+        """The model for requests that name none: as set, else the first that takes sequences, else the first.
+
+        Chosen at the start; another one that comes later does not take its place.
+        """
+        return self._models[self._default]
 
     def model(self, name: str | None) -> ServedModel:
         """The model of a name, or the default one.
@@ -182,6 +187,38 @@ class Engine:
         if name not in self._models:
             raise UnknownModel(f"model {name[:100]!r} was asked for; loaded are {', '.join(sorted(self._models))}")
         return self._models[name]
+
+    @property
+    def plans(self) -> PlanCache:
+        """Where all models keep what is prepared."""
+        return self._plans
+
+    async def warm_up(self, model: ServedModel) -> None:
+        """Let a model that is not served yet make its first pass, on the inference thread between two batches.
+
+        Raises:
+            CheckpointError: Its logits are not finite.
+            Exception: Whatever the pass raises.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._executor, _first_pass, model)
+
+    def adopt(self, model: ServedModel) -> None:
+        """Serve a model, in place of the one of its name if there is one; what was admitted keeps the model it has."""
+        self._models = {**self._models, model.name: model}
+
+    def release(self, name: str) -> None:
+        """Serve a model no longer; what was admitted keeps it. The last one cannot go."""
+        self._models = {other: model for other, model in self._models.items() if other != name}
+        if name == self._default:
+            self._default = self._first_choice()
+
+    def renew_plans(self) -> Prepared:
+        """Forget what was prepared for models that nobody uses any more, and prepare what is served.
+
+        Takes seconds; not for the event loop. On a CPU it runs beside the inference thread, on a GPU between batches.
+        """
+        self._plans.clear()
+        return self._prepare(self._run_beside)
 
     def members(self, model: ServedModel, ensemble_size: int | None) -> int:
         """How many members a request gets: as asked, else the default; 1 for a model without sequences.
@@ -268,14 +305,29 @@ class Engine:
 
     def _load(self, load: Loader) -> Prepared:
         self._models = dict(load(self._settings, self._plans))
-        asked_most = sorted(self.models, key=lambda model: model is not self.default_model)
-        prepared = prepare_pool(
-            asked_most, self._plans, seeds=self._settings.seed_pool, members=self._settings.ensemble_size
-        )
-        with torch.inference_mode():
-            for model in self.models:  # the first pass of a model is the slowest; let it not be a user's
-                model.member_logits(torch.zeros(1, model.channels, *model.in_size), model.sample(1, seed=0))
+        self._default = self._first_choice() if self._settings.model is None else self._settings.model
+        prepared = self._prepare(at_once)
+        for model in self.models:  # the first pass of a model is the slowest; let it not be a user's
+            _first_pass(model)
         return prepared
+
+    def _first_choice(self) -> str:
+        return next((model.name for model in self.models if model.takes_sequences), self.models[0].name)
+
+    def _prepare(self, run: Callable[[Step], None]) -> Prepared:
+        """For requests that name no seed, those of the default model first."""
+        asked_most = sorted(self.models, key=lambda model: model is not self.default_model)
+        seeds, members = self._settings.seed_pool, self._settings.ensemble_size
+        return prepare_pool(asked_most, self._plans, seeds=seeds, members=members, run=run)
+
+    def _run_beside(self, step: Step) -> None:
+        """A step of preparation while requests are answered; a GPU's programs belong to the inference thread."""
+        if self._stopping:
+            raise InterruptedError("the service is stopping")
+        if any(str(model.facts["device"]).startswith("cuda") for model in self.models):
+            self._executor.submit(step).result()
+        else:
+            step()
 
     def _run(self, slices: Sequence[Slice[ClassifyJob | ProbeJob]]) -> list[Sequence[Any]]:
         """One batch, on the inference thread: results for each slice.
@@ -287,9 +339,9 @@ class Engine:
         with torch.inference_mode():
             if isinstance(first, ProbeJob):
                 return [[first.run()]]
-            by_model: dict[str, list[int]] = {}
+            by_model: dict[int, list[int]] = {}  # by identity: two may have one name while one replaces the other
             for position, part in enumerate(slices):
-                by_model.setdefault(cast(ClassifyJob, part.job).model.name, []).append(position)
+                by_model.setdefault(id(cast(ClassifyJob, part.job).model), []).append(position)
             results: dict[int, list[Tensor]] = {}
             try:
                 for positions in by_model.values():
@@ -324,6 +376,13 @@ class Engine:
 
     def _count_batch(self, report: BatchReport) -> None:
         self._metrics.batch_passes.observe(report.passes)
+
+
+def _first_pass(model: ServedModel) -> None:
+    with torch.inference_mode():
+        logits = model.member_logits(torch.zeros(1, model.channels, *model.in_size), model.sample(1, seed=0))
+    if not bool(torch.isfinite(logits).all()):
+        raise CheckpointError(f"{model.name} gives logits that are not finite, for a picture of zeros")
 
 
 def _choose_sequences(model: ServedModel, jobs: Sequence[ClassifyJob], seed_pool: int) -> None:

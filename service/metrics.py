@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from service.errors import REFUSALS
+from service.served import ServedModel
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every first one, which nobody reads
 
@@ -19,6 +20,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 OTHER = "other"  # label of a method or route that is not known
 
 Stage = Literal["decode", "queue", "prepare", "forward", "aggregate"]
+ReloadResult = Literal["done", "refused"]
 # 1 ms to 60 s, roughly three a decade.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 POWERS_OF_TWO = tuple(float(2**exponent) for exponent in range(13))  # 1 to 4096
@@ -72,6 +74,12 @@ class Metrics:
             ["model", "input", "max_shift"],
             registry=self.registry,
         )
+        self.reloads = Counter(
+            "ccnet_reloads",
+            "Checkpoints that came or changed while serving: taken over, or refused so that the old one stays.",
+            ["result"],
+            registry=self.registry,
+        )
         self.model_info = Gauge(
             "ccnet_model_info",
             "1 for every loaded model.",
@@ -87,12 +95,18 @@ class Metrics:
         for route, method in known:
             self.requests.labels(route, method, "200")
 
-    def know_model(self, name: str, architecture: str, device: str, backend: str) -> None:
+    def know_model(self, model: ServedModel) -> None:
         """A model was loaded."""
-        self.model_info.labels(name, architecture, device, backend).set(1)
+        name, facts = model.name, model.facts
+        self.model_info.labels(name, facts["architecture"], facts["device"], facts["backend"] or "none").set(1)
         for source in ("noise", "dataset"):
             for max_shift in PAPER_SHIFTS:
                 self.equivariance.labels(name, source, str(max_shift)).set(float("nan"))
+
+    def forget_model(self, name: str) -> None:
+        """A model is no longer loaded: its series disappear."""
+        for gauge in (self.model_info, self.equivariance):
+            gauge.remove_by_labels({"model": name})
 
     def request_done(self, route: str | None, method: str, status: int, seconds: float) -> None:
         """A request was answered."""
@@ -121,3 +135,5 @@ class Metrics:
             self.rejected.labels(refusal.reason)
         for event in PLAN_CACHE_EVENTS:
             self.plan_cache.labels(event)
+        for result in get_args(ReloadResult):
+            self.reloads.labels(result)

@@ -1,6 +1,8 @@
 """The models behind the engine: what it needs of one, and how a checkpoint folder becomes one."""
 
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +20,8 @@ from ccnet.native import kernels
 from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service.settings import Settings
+
+FolderState = frozenset[tuple[str, int, int, int]]
 
 REMEMBERED_SAMPLES = 1024  # sequences of a seed and size are drawn once
 
@@ -70,16 +74,26 @@ class ServedModel(Protocol):
         """Of every member over prepared images [N, channels, *in_size]: [k, N, classes], k = 1 without sequences."""
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model came from, and the state of its files when they began to be read."""
+
+    folder: Path
+    state: FolderState
+
+
 class CheckpointModel:
     """A checkpoint as the engine wants it.
 
     Args:
         checkpoint: As `ccnet.checkpoint.load_checkpoint` gives it.
         plans: Where its prepared weights are kept, shared with the other models.
+        source: Of the checkpoint.
     """
 
-    def __init__(self, checkpoint: Checkpoint, plans: PlanCache) -> None:
+    def __init__(self, checkpoint: Checkpoint, plans: PlanCache, source: Source) -> None:
         self._checkpoint = checkpoint
+        self.source = source
         self.name = checkpoint.name
         self.labels = checkpoint.labels
         self.in_size = checkpoint.preprocessing.input_size
@@ -144,7 +158,7 @@ def load_models(settings: Settings, plans: PlanCache) -> dict[str, ServedModel]:
     device = choose_device(settings.device)
     models: dict[str, ServedModel] = {}
     for path in checkpoint_folders(folder):
-        model = CheckpointModel(load_checkpoint(path, device), plans)
+        model = load_model(path, device, plans)
         if model.name in models:
             raise CheckpointError(f"two checkpoints in {folder} are called {model.name!r}; rename one")
         models[model.name] = model
@@ -153,19 +167,53 @@ def load_models(settings: Settings, plans: PlanCache) -> dict[str, ServedModel]:
     return models
 
 
+def load_model(path: Path, device: torch.device, plans: PlanCache) -> CheckpointModel:
+    """Load one checkpoint folder.
+
+    Raises:
+        CheckpointError: It is damaged, or no checkpoint.
+        OSError: It cannot be read.
+    """
+    source = Source(path, folder_state(path))
+    return CheckpointModel(load_checkpoint(path, device), plans, source)
+
+
+def folder_state(folder: Path) -> FolderState:
+    """What changes when a file in a folder is written, replaced, added or removed: (name, size, mtime, inode) of each.
+
+    Raises:
+        OSError: The folder is not there, or cannot be read.
+    """
+    with os.scandir(folder) as entries:
+        stats = [(entry.name, _stat(entry)) for entry in entries]
+    return frozenset((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in stats)
+
+
+def _stat(entry: "os.DirEntry[str]") -> os.stat_result:
+    try:
+        return entry.stat()  # of what a link points to, which may change while the link does not
+    except FileNotFoundError:
+        return entry.stat(follow_symlinks=False)
+
+
 def checkpoint_folders(folder: Path) -> list[Path]:
     """The checkpoint folders inside a folder, by name; hidden ones are left out.
 
     Raises:
         CheckpointError: There is none.
     """
-    found = sorted(path for path in folder.glob("*/") if not path.name.startswith(".")) if folder.is_dir() else []
+    found = visible_folders(folder) if folder.is_dir() else []
     if not found:
         raise CheckpointError(
             f"no checkpoint folder in {folder.absolute()}; set CCNET_CHECKPOINTS to the folder that holds them, "
             "or train one with `ccnet train`"
         )
     return found
+
+
+def visible_folders(folder: Path) -> list[Path]:
+    """The folders inside a folder, by name; hidden ones, which hold what is still being written, are left out."""
+    return sorted(path for path in folder.glob("*/") if not path.name.startswith("."))
 
 
 def choose_device(wanted: str) -> torch.device:

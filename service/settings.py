@@ -28,6 +28,13 @@ class Settings(BaseSettings):
         default=None,
         description="Name of the model used when a request names none; without it, the first CCNet by name.",
     )
+    reload_s: float = Field(
+        default=5.0,
+        ge=0,
+        le=3600,
+        description="Time between two looks at the folder of checkpoints; one that came, changed or went is loaded, "
+        "replaced or unloaded once it has been still from one look to the next. 0 never looks.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="Where the models run; `auto` takes a GPU when there is one."
     )

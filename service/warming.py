@@ -7,13 +7,17 @@ members of the default size serve every request that leaves out the seed. Others
 import itertools
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ccnet.plan_cache import PlanCache
 from service.served import ServedModel
 
 LONGEST_S = 5.0  # after this no further sequence is begun, so that a large pool cannot hold up the start
+
+
+Step = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,19 @@ class Prepared:
     seconds: float
 
 
-def prepare_pool(models: Sequence[ServedModel], plans: PlanCache, *, seeds: int, members: int) -> Prepared:
+def at_once(step: Step) -> None:
+    """Run a step here and now."""
+    step()
+
+
+def prepare_pool(
+    models: Sequence[ServedModel],
+    plans: PlanCache,
+    *,
+    seeds: int,
+    members: int,
+    run: Callable[[Step], None] = at_once,
+) -> Prepared:
     """Prepare the sequences of the pool, and stop before one would push out another.
 
     Args:
@@ -34,6 +50,7 @@ def prepare_pool(models: Sequence[ServedModel], plans: PlanCache, *, seeds: int,
         plans: Where the models keep what is prepared.
         seeds: Of the pool, from 0 on.
         members: Of each seed.
+        run: Runs a step, the preparation of one sequence; says where, and whether.
     """
     started = time.monotonic()
     with_sequences = [model for model in models if model.takes_sequences]
@@ -47,7 +64,7 @@ def prepare_pool(models: Sequence[ServedModel], plans: PlanCache, *, seeds: int,
         before = plans.stats.nbytes
         if before + largest >= plans.max_bytes or time.monotonic() - started > LONGEST_S:
             break
-        model.keep([sequence])
+        run(partial(model.keep, [sequence]))
         largest = max(largest, plans.stats.nbytes - before)
         prepared += 1
     seconds = round(time.monotonic() - started, 2)

@@ -29,6 +29,7 @@ CONTRACT = {
     "ccnet_plan_cache_events": {"event"},
     "ccnet_plan_cache_bytes": set(),
     "ccnet_plan_cache_plans": set(),
+    "ccnet_reloads": {"result"},
     "ccnet_equivariance_cosine": {"model", "input", "max_shift"},
     "ccnet_model_info": {"model", "architecture", "device", "backend"},
 }
