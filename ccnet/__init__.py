@@ -5,6 +5,7 @@ An implementation of "From Discrete to Continuous Convolution Layers" (arXiv 200
 
 from ccnet.backends import available_backends
 from ccnet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from ccnet.client import AsyncClient, Client, ConnectionFailed, ServiceError
 from ccnet.ensemble import EnsembleOutput, ScaleEnsemble
 from ccnet.errors import CcnetError, CheckpointError, DataError, SequenceError
 from ccnet.grid import projected_grid
@@ -17,11 +18,14 @@ from ccnet.sequences import ScaleSequence, sample_scale_sequences
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncClient",
     "CCConv2d",
     "CCNet",
     "CcnetError",
     "Checkpoint",
     "CheckpointError",
+    "Client",
+    "ConnectionFailed",
     "ConvNet",
     "DataError",
     "EnsembleOutput",
@@ -30,6 +34,7 @@ __all__ = [
     "ScaleEnsemble",
     "ScaleSequence",
     "SequenceError",
+    "ServiceError",
     "available_backends",
     "cc_conv2d",
     "load_checkpoint",

@@ -15,6 +15,7 @@ import typer
 
 from ccnet import __version__
 from ccnet.cli_bench import bench
+from ccnet.cli_remote import KeyOption, UrlOption, classify_remotely, require_one_place
 from ccnet.cli_runs import ENSEMBLE_SIZE, describe, draw_members, measure_shifts, run_members
 from ccnet.cli_support import (
     Verbs,
@@ -97,7 +98,13 @@ def serve(
 @app.command()
 def classify(
     pictures: Annotated[list[Path], typer.Argument(help="PNG, JPEG or WebP files.", show_default=False)],
-    checkpoint: CheckpointOption = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint", "-c",
+            help="Checkpoint folder, or its name under CCNET_CHECKPOINTS; with --url the name of a model there.",
+        ),
+    ] = None,
     ensemble_size: Annotated[
         int | None,
         number_option(
@@ -108,24 +115,23 @@ def classify(
     seed: SeedOption = None,
     top: Annotated[int, number_option(least=1, text="Classes shown a picture.")] = 3,
     device: DeviceOption = "auto",
+    url: Annotated[str | None, UrlOption] = None,
+    api_key_env: Annotated[str | None, KeyOption] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
-    """Classify pictures with an ensemble of scale sequences, without a server."""
-    loaded = open_checkpoint(checkpoint, device)
-    seed = secrets.randbits(32) if seed is None else seed
-    sequences = draw_members(loaded, ensemble_size, seed)
-    members = max(1, len(sequences))
-    # One by one: only what the network takes of a picture is kept.
-    x = torch.cat([loaded.preprocess([read_picture(path)]) for path in pictures])
-    output = run_members(loaded, x, sequences)
-    results = [
-        {"picture": str(path), **result} for path, result in zip(pictures, describe(loaded, output, top), strict=True)
-    ]
+    """Classify pictures with an ensemble of scale sequences, here or (--url) by a running service."""
+    require_one_place(url, api_key_env, device)
+    if url is not None:
+        answer = classify_remotely(url, pictures, checkpoint, ensemble_size, seed, top, api_key_env)
+    else:
+        answer = classify_here(pictures, checkpoint, ensemble_size, seed, top, device)
     if as_json:
-        print_json({"model": loaded.name, "ensemble_size": members, "seed": seed, "results": results})
+        print_json(answer)
         return
     print_table(
-        f"{loaded.name}, {members} member{'s' if members > 1 else ''}, seed {seed}",
+        "{model}, {ensemble_size} member{s}, seed {seed}".format(
+            s="s" if answer["ensemble_size"] > 1 else "", **answer
+        ),
         ("picture", "label", "probability", "agreement", "next best"),
         [
             (
@@ -135,7 +141,7 @@ def classify(
                 f"{result['agreement']:.0%}",
                 ", ".join(f"{other['label']} {other['probability']:.1%}" for other in result["top"][1:]),
             )
-            for result in results
+            for result in answer["results"]
         ],
     )
 
@@ -350,6 +356,22 @@ def models(as_json: JsonOption = False) -> None:
             for one in found
         ],
     )
+
+
+def classify_here(
+    pictures: list[Path], checkpoint: str | None, size: int | None, seed: int | None, top: int, device: str
+) -> dict[str, Any]:
+    """What `ccnet classify` prints, as JSON values, from a checkpoint."""
+    loaded = open_checkpoint(checkpoint, device)
+    seed = secrets.randbits(32) if seed is None else seed
+    sequences = draw_members(loaded, size, seed)
+    # One by one: only what the network takes of a picture is kept.
+    x = torch.cat([loaded.preprocess([read_picture(path)]) for path in pictures])
+    output = run_members(loaded, x, sequences)
+    results = [
+        {"picture": str(path), **result} for path, result in zip(pictures, describe(loaded, output, top), strict=True)
+    ]
+    return {"model": loaded.name, "ensemble_size": max(1, len(sequences)), "seed": seed, "results": results}
 
 
 def describe_sequence(sequence: ScaleSequence, in_size: tuple[int, int]) -> dict[str, Any]:
