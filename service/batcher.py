@@ -4,9 +4,10 @@ The unit of cost is the *pass*: one image through one member. A job is a number 
 as many passes each as it has images. It is
 
 1. **admitted** while the passes that wait stay under a bound and the time that it needs fits its deadline, or refused;
-2. **run in slices.** While one batch runs the next one gathers. A batch holds up to a budget of passes, and every job
-   that waits gets an equal share of it, in order of arrival, at least one unit; what is left over goes to the oldest.
-   So a request of a thousand passes neither holds up one of four nor starves behind many of them;
+2. **run in slices.** While one batch runs the next one gathers, up to a budget of passes, in order of *rank*: the
+   passes admitted before a job, plus twice its own. Equal jobs are served in order of arrival; a small one goes before
+   a large one that came earlier, but no job waits for more passes of later ones than it has itself. So a request of a
+   thousand passes holds up one of four for a batch at most, and does not starve behind many of them;
 3. **answered** when its last unit is done; at its deadline with the units that are done, if those are enough for it,
    else refused. What nobody waits for any more is not run, from one slice to the next.
 
@@ -97,15 +98,16 @@ class _Waiting(Generic[Job, Part]):
     """A job that was admitted and is not answered.
 
     Attributes:
+        rank: Who is served first: the lowest.
         taken: Units that were run or are running.
         begun: When its first unit was taken; None before.
     """
 
     job: Job
     cost: Cost
+    rank: int
     future: "asyncio.Future[Outcome[Part]]"
     since: float
-    deadline: float
     taken: int = 0
     parts: list[Part] = field(default_factory=list)
     begun: float | None = None
@@ -166,6 +168,7 @@ class Batcher(Generic[Job, Part]):
         self._clock = clock
         self._waiting: dict[int, _Waiting[Job, Part]] = {}  # in order of arrival, those that run included
         self._numbers = itertools.count()
+        self._admitted_passes = 0
         self._running_passes = 0
         self._running_since: float | None = None
         self._arrived = asyncio.Event()
@@ -213,7 +216,7 @@ class Batcher(Generic[Job, Part]):
                 f"at most {self._max_queue_passes} may wait: try again later or ask for fewer images or members",
                 retry_after_s=self._retry_after_s(waiting),
             )
-        expected_s = self._expected_s(cost.needed)
+        expected_s = self._expected_s(cost)
         if waiting and expected_s > timeout_s:
             raise QueueFull(
                 f"an answer would take about {expected_s:.1f} s with what waits; {timeout_s:.1f} s are left: try again "
@@ -236,8 +239,10 @@ class Batcher(Generic[Job, Part]):
         """
         self.check_room(cost, timeout_s)
         loop, now, number = asyncio.get_running_loop(), self._clock(), next(self._numbers)
-        waiting: _Waiting[Job, Part] = _Waiting(job, cost, loop.create_future(), now, now + timeout_s)
+        rank = self._rank(cost)
+        waiting: _Waiting[Job, Part] = _Waiting(job, cost, rank, loop.create_future(), now)
         self._waiting[number] = waiting
+        self._admitted_passes += cost.total
         self._idle.clear()
         self._arrived.set()
         timer = None if timeout_s == math.inf else loop.call_later(timeout_s, self._expire, waiting)
@@ -292,10 +297,15 @@ class Batcher(Generic[Job, Part]):
         if not self._waiting and self._running_since is None:
             self._idle.set()
 
-    def _expected_s(self, passes: int) -> float:
-        """Until a job of this many passes is done: by then every other one has had as much at most."""
-        others = sum(min(waiting.left, passes) for waiting in self._waiting.values())
-        return (self._running_passes + others + passes) * self._seconds_per_pass
+    def _rank(self, cost: Cost) -> int:
+        """Of a job that comes now: the lowest is served first."""
+        return self._admitted_passes + 2 * cost.total
+
+    def _expected_s(self, cost: Cost) -> float:
+        """Until a job of this cost is done, if none that passes it comes."""
+        rank = self._rank(cost)
+        before = sum(waiting.left for waiting in self._waiting.values() if waiting.rank <= rank)
+        return (self._running_passes + before + cost.needed) * self._seconds_per_pass
 
     def _retry_after_s(self, waiting: int) -> int:
         expected_s = (waiting + self._running_passes) * self._seconds_per_pass
@@ -312,6 +322,7 @@ class Batcher(Generic[Job, Part]):
                 jobs = len(batch)
                 if batch:
                     await self._run_batch(batch)
+                del batch  # or the jobs, and the model that they hold, would stay until the next batch
                 self._mark_idle()
                 if not self.queue_passes:
                     self._arrived.clear()
@@ -333,26 +344,22 @@ class Batcher(Generic[Job, Part]):
             await asyncio.sleep(self._max_wait_s / 8)
 
     def _take(self) -> list[tuple[_Waiting[Job, Part], Slice[Job]]]:
-        """A slice each of the jobs that run next."""
+        """A slice each of the jobs that run next, by rank; a job that wants to be alone when its turn comes."""
         ready = [waiting for waiting in self._waiting.values() if waiting.left and not waiting.future.done()]
-        if not ready:
-            return []
-        if ready[0].cost.alone:
-            return [(ready[0], ready[0].take(ready[0].cost.units))]
-        ready = [waiting for waiting in ready if not waiting.cost.alone]
-        units = dict.fromkeys(range(len(ready)), 0)
+        ready.sort(key=lambda waiting: waiting.rank)
+        batch: list[tuple[_Waiting[Job, Part], Slice[Job]]] = []
         room = self._budget
-        share = room // len(ready)
-        for most in (share, room):  # an equal share for each, then the rest to the oldest
-            for index, waiting in enumerate(ready):
-                cost = waiting.cost
-                wanted = min(cost.units - waiting.taken - units[index], max(most // cost.passes, 1 - units[index]))
-                fitting = min(wanted, room // cost.passes)
-                if index == 0 and not units[0]:
-                    fitting = max(1, fitting)
-                units[index] += fitting
-                room = max(0, room - fitting * cost.passes)
-        return [(waiting, waiting.take(units[index])) for index, waiting in enumerate(ready) if units[index]]
+        for waiting in ready:
+            cost = waiting.cost
+            if cost.alone and batch:
+                continue
+            units = min(cost.units - waiting.taken, max(room // cost.passes, 0 if batch else 1))
+            if units:
+                batch.append((waiting, waiting.take(units)))
+                room -= units * cost.passes
+            if cost.alone or room <= 0:
+                break
+        return batch
 
     async def _run_batch(self, batch: list[tuple[_Waiting[Job, Part], Slice[Job]]]) -> None:
         started = self._clock()

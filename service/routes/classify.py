@@ -67,6 +67,7 @@ async def classify(
     members = service.engine.members(model, options.ensemble_size)
     least = _least(options, members)
     time_left = TimeLeft(options.timeout_ms or service.settings.request_timeout_ms)
+    service.engine.check_classification(1, members, least, time_left.seconds)  # before a byte of the body is read
     async with time_left.limit():
         encoded = await receive_images(request, service, held)
         service.engine.check_classification(len(encoded), members, least, time_left.seconds)

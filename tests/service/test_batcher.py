@@ -21,6 +21,7 @@ class Runner:
         batches: (job, units) of every slice of every batch that was tried.
         gate: Closed, it holds the thread.
         entered: Set whenever a batch begins.
+        stops_after: Batches after which the gate closes by itself.
         room: Units that fit.
     """
 
@@ -29,11 +30,15 @@ class Runner:
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
+        self.stops_after = 10_000
         self.room = 10_000
 
     def __call__(self, slices: Sequence[Slice[int]]) -> list[list[int]]:
         self.batches.append([(each.job, each.last - each.first) for each in slices])
         self.entered.set()
+        if len(self.batches) > self.stops_after:
+            self.gate.clear()
+            self.stops_after = 10_000
         assert self.gate.wait(30)
         if sum(each.last - each.first for each in slices) > self.room:
             raise MemoryError("too large")
@@ -115,21 +120,26 @@ async def test_small_jobs_are_not_held_up_by_a_large_one_and_it_goes_on(bench):
     large, *small = await bench.queue((1, Cost(100, 1)), (2, Cost(2, 1)), (3, Cost(2, 1)))
     bench.runner.gate.set()
     await asyncio.gather(held, *small)
-    assert not large.done()
-    assert bench.runner.batches[1] == [(1, 6), (2, 2), (3, 2)]  # a third each, and the rest to the oldest
+    assert bench.runner.batches[1] == [(2, 2), (3, 2), (1, 6)]
     assert len((await large).parts) == 100
 
 
-async def test_a_large_job_goes_on_however_many_small_ones_come(bench):
+async def test_equal_jobs_are_served_in_order_of_arrival(bench):
     held = await bench.hold()
-    small = await bench.queue(*((job, ONE) for job in range(1, 6)))
-    large = bench.ask(9, Cost(3, 8))
-    small += await bench.queue(*((job, ONE) for job in range(11, 60)))
+    tasks = await bench.queue(*((job, Cost(4, 1)) for job in range(1, 6)))
     bench.runner.gate.set()
-    await asyncio.gather(held, large)
-    done = sum(task.done() for task in small)
-    assert done < len(small)
-    await asyncio.gather(*small)
+    await asyncio.gather(held, *tasks)
+    assert bench.runner.batches[1:] == [[(1, 4), (2, 4), (3, 2)], [(3, 2), (4, 4), (5, 4)]]
+
+
+async def test_a_job_waits_for_no_more_passes_of_later_ones_than_it_has_itself(bench):
+    held = await bench.hold()
+    tasks = await bench.queue((1, Cost(3, 8)), *((job, ONE) for job in range(2, 100)))
+    bench.runner.gate.set()
+    await asyncio.gather(held, *tasks)
+    order = [job for batch in bench.runner.batches[1:] for job, _ in batch]
+    last = len(order) - order[::-1].index(1)
+    assert last <= 3 + 3 * 8 + 10  # its slices, its own number of passes of others, and what fills the last batch
 
 
 async def test_a_unit_larger_than_a_batch_runs_by_itself(bench):
@@ -176,12 +186,16 @@ async def test_who_would_be_late_is_refused_at_once_and_fewer_members_may_be_in_
     bench.runner.gate.set()
     await held
     await bench.hold()
-    await bench.queue((1, Cost(20, 1)))
-    with pytest.raises(QueueFull, match=r"about 9\.0 s with what waits; 8\.0 s are left") as refusal:
-        await bench.batcher.submit(2, Cost(4, 1), 8.0)  # one runs, four of the other's, its own four
+    await bench.queue(*[(1, Cost(4, 1))] * 5)
+    with pytest.raises(QueueFull, match=r"about 25\.0 s with what waits; 24\.0 s are left") as refusal:
+        await bench.batcher.submit(2, Cost(4, 1), 24.0)  # one runs, twenty wait before its own four
     assert refusal.value.retry_after_s == 21
-    bench.batcher.check_room(Cost(4, 1), 9.5)
-    bench.batcher.check_room(Cost(4, 1, least=3), 8.0)
+    bench.batcher.check_room(Cost(4, 1), 25.5)
+    bench.batcher.check_room(Cost(4, 1, least=3), 24.0)
+    large = bench.ask(3, Cost(100, 1))
+    await asyncio.sleep(0)
+    bench.batcher.check_room(Cost(4, 1), 25.5)  # it passes the large one
+    large.cancel()
     await bench.end()
 
 
@@ -197,21 +211,13 @@ async def test_a_deadline_that_passes_fails_and_frees_the_room(bench):
 
 
 async def test_at_the_deadline_as_many_members_as_are_done_answer_if_they_are_enough(bench):
-    held = await bench.hold()
+    bench.runner.stops_after = 1
     enough = bench.ask(1, Cost(30, 1, least=4), timeout_s=0.3)
-    too_few = bench.ask(2, Cost(30, 1, least=6), timeout_s=0.3)
-    await asyncio.sleep(0)
-    bench.runner.entered.clear()
-    bench.runner.gate.set()
-    await held
-    bench.runner.gate.clear()  # at the latest after a few slices of five each
-    outcome = await enough
-    assert 4 <= len(outcome.parts) <= 30
-    if len(outcome.parts) < 6:
-        with pytest.raises(DeadlinePassed):
-            await too_few
-    else:
+    too_few = bench.ask(2, Cost(30, 1, least=4), timeout_s=0.3)
+    assert len((await enough).parts) == 10
+    with pytest.raises(DeadlinePassed, match="0 of 30 members"):
         await too_few
+    assert bench.batcher.queue_passes == 0
 
 
 async def test_a_bad_job_fails_alone(bench):

@@ -1,0 +1,1 @@
+"""Benchmarks of the service over real HTTP; `python -m benchmarks.serving --help`."""

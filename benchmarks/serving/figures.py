@@ -1,0 +1,176 @@
+"""The figures: each takes a quick flag and gives rows, with targets where there are any."""
+
+import asyncio
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import aiohttp
+import httpx
+
+from benchmarks.serving.load import Load, closed_loop, open_loop, percentile
+from benchmarks.serving.pictures import bodies, png_files
+from benchmarks.serving.process import ROOT, running_service
+from ccnet.benchmarks.measure import median_and_spread
+from ccnet.benchmarks.report import Result, Row, Target, Unit
+
+MEMBERS = 4
+THROUGHPUT = Target("throughput over HTTP vs the same passes in a bare loop", 0.9, "at least")
+LATENCY = Target("added latency at concurrency 1 over decode + forward, p50, ms", 3.0)
+IN_TIME = Target("overload 3x: accepted requests inside their deadline, %", 99.0, "at least")
+REFUSED = Target("overload 3x: refusals answered, p99, ms", 50.0)
+ALIVE = Target("overload 3x: /health/live, p99, ms", 50.0)
+LOST = Target("SIGTERM with 200 in flight: lost", 0.0)
+
+
+def throughput(result: Result, quick: bool) -> None:
+    """Saturation: closed loops, beside a bare loop over the same passes, in turns."""
+    rounds, seconds = (1, 2.0) if quick else (5, 6.0)
+    cases = {"1 image a request, 32 clients": (1, 32), "16 images a request, 8 clients": (16, 8)}
+    bare: list[float] = []
+    rates: dict[str, list[float]] = {case: [] for case in cases}
+    with running_service() as service:
+        for _ in range(rounds):
+            bare.append(_bare("--members", MEMBERS, "--batch", 64, "--seconds", seconds)["images_per_s"])
+            for case, (images, clients) in cases.items():
+                load = closed_loop(_classify(service.url), bodies(images), clients=clients, seconds=seconds)
+                rates[case].append(load.count(200) * images / load.seconds)
+                _must_all_be(load, 200)
+    for case, of_case in rates.items():
+        result.add(_row(case, "images a second", of_case))
+        result.add(_row(case, "bare loop, images a second", bare))
+        ratios = [rate / loop for rate, loop in zip(of_case, bare, strict=True)]
+        result.add(_row(case, "HTTP / bare loop", ratios, "x"), THROUGHPUT)
+
+
+def latency(result: Result, quick: bool) -> None:
+    """One client: what HTTP adds to decoding and classifying one image."""
+    added, alone, over_http = [], [], []
+    with running_service() as service:
+        for _ in range(1 if quick else 5):
+            bare_s = statistics.median(_bare("--members", MEMBERS, "--latency")["seconds"])
+            load = closed_loop(_classify(service.url), bodies(1), clients=1, seconds=2.0 if quick else 5.0)
+            _must_all_be(load, 200)
+            http_s = percentile(load.times(200), 0.5)
+            alone.append(bare_s)
+            over_http.append(http_s)
+            added.append(1000 * (http_s - bare_s))
+    case = f"k = {MEMBERS}, one image, one client"
+    for what, values in (("over HTTP", over_http), ("decode + forward", alone)):
+        result.add(_row(case, f"{what}, p50", values, "s"))
+    result.add(_row(case, "added, ms", added), LATENCY)
+
+
+def overload(result: Result, quick: bool) -> None:
+    """Poisson arrivals at three times what the service can do, each with a deadline of a second."""
+    seconds = 4.0 if quick else 20.0
+    with running_service() as service:
+        url = _classify(service.url)
+        full = closed_loop(url, bodies(1), clients=16, seconds=3.0)
+        capacity = full.count(200) / full.seconds
+        with ThreadPoolExecutor(1) as pool:
+            probing = pool.submit(_probe, service.url, seconds)
+            load = open_loop(lambda _: f"{url}&timeout_ms=1000", bodies(1), rate=3 * capacity, seconds=seconds, seed=0)
+            live = probing.result()
+    case = f"3 x {capacity:.0f} requests a second"
+    accepted = load.count(200, 504)
+    for what, count in (("answered", load.count(200)), ("late", load.count(504)), ("refused", load.count(429))):
+        result.add(Row(case, what, count, ""))
+    result.add(Row(case, "other answers or none", len(load.answers) - accepted - load.count(429), ""))
+    result.add(Row(case, "in time, %", 100 * load.count(200) / max(1, accepted), ""), IN_TIME)
+    result.add(Row(case, "refusals p99, ms", 1000 * percentile(load.times(429), 0.99), ""), REFUSED)
+    result.add(Row(case, "live p99, ms", 1000 * percentile(live, 0.99), ""), ALIVE)
+
+
+def drain(result: Result, quick: bool) -> None:
+    """SIGTERM while 200 requests are in flight."""
+    requests = 20 if quick else 200
+    with running_service() as service:
+        statuses = asyncio.run(_drained(service.url, requests, service.terminate))
+    result.add(Row(f"{requests} in flight", "answered", statuses.count(200), ""))
+    result.add(Row(f"{requests} in flight", "lost", requests - statuses.count(200), ""), LOST)
+
+
+FIGURES: dict[str, Callable[[Result, bool], None]] = {
+    "throughput": throughput,
+    "latency": latency,
+    "overload": overload,
+    "drain": drain,
+}
+
+
+def _classify(url: str) -> str:
+    return f"{url}/v1/classify?ensemble_size={MEMBERS}"
+
+
+def _bare(*options: object) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.serving.bare", *map(str, options)]
+    finished = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    values: dict[str, Any] = json.loads(finished.stdout)
+    return values
+
+
+def _row(case: str, what: str, values: list[float], unit: Unit = "") -> Row:
+    value, spread = median_and_spread(values)
+    return Row(case, what, value, unit, spread)
+
+
+def _must_all_be(load: Load, status: int) -> None:
+    others = len(load.answers) - load.count(status)
+    if others or not load.answers:
+        raise RuntimeError(f"{others} of {len(load.answers)} answers had another status than {status}")
+
+
+def _probe(url: str, seconds: float) -> list[float]:
+    """Times of /health/live meanwhile, sorted."""
+    times, until = [], time.perf_counter() + seconds
+    with httpx.Client(timeout=30) as client:
+        while (started := time.perf_counter()) < until:
+            client.get(f"{url}/health/live").raise_for_status()
+            times.append(time.perf_counter() - started)
+            time.sleep(0.05)
+    return sorted(times)
+
+
+async def _drained(url: str, requests: int, terminate: Callable[[], int]) -> list[int]:
+    """Statuses of requests that were all under way when the service was told to stop."""
+    dice = random.Random(0)
+    files = png_files()
+    sent = asyncio.Event()
+    begun = 0
+
+    async def count(*_: object) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == requests:
+            sent.set()
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_chunk_sent.append(count)
+
+    async def one(session: aiohttp.ClientSession) -> int:
+        try:
+            url_of_one = f"{url}/v1/classify?ensemble_size={dice.randint(1, 8)}"
+            headers = {"Content-Type": "image/png"}
+            async with session.post(url_of_one, data=dice.choice(files), headers=headers) as response:
+                await response.read()
+                return response.status
+        except aiohttp.ClientError:
+            return 0
+
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector, trace_configs=[trace]) as session:
+        tasks = [asyncio.create_task(one(session)) for _ in range(requests)]
+        await sent.wait()
+        await asyncio.sleep(0.2)  # what was sent has been read
+        stopping = asyncio.create_task(asyncio.to_thread(terminate))
+        statuses = await asyncio.gather(*tasks)
+        if await stopping:
+            raise RuntimeError("the service ended with another status than 0")
+    return list(statuses)
