@@ -20,25 +20,28 @@ from ccnet.native import kernels, why_missing
 from service import pages, problems
 from service.auth import require_key
 from service.context import Phase, Service
-from service.engine import Engine, Loader
+from service.engine import Loader
 from service.errors import Unauthorized
 from service.holding import Holding
 from service.logs import log
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
+from service.openinference.statistics import MeasuredEngine
 from service.options import require_single_options
 from service.reloading import Reloader
-from service.routes import classify, equivariance, health, metrics, models, sequences
+from service.routes import classify, equivariance, health, metrics, models, openinference, sequences
 from service.served import load_models
 from service.settings import Settings, settings_summary
 from service.workers import WorkerPool
 
 KEYED = (classify.router, equivariance.router, sequences.router, models.router)
-OPEN = (health.router, metrics.router)
+OPEN_INFERENCE = openinference.router  # keyed too; its errors have another form
+OPEN = (health.router, metrics.router, openinference.health)
 
 DESCRIPTION = (
     "Classifies images with dynamic scale ensembles of a continuous-convolution network (arXiv 2006.11120) and "
-    "measures its shift-equivariance. Errors are `application/problem+json`; every answer carries its `X-Request-ID`."
+    "measures its shift-equivariance. Errors are `application/problem+json`, under `/v2` "
+    '`{"error": text}`; every answer carries its `X-Request-ID`.'
 )
 
 
@@ -61,7 +64,7 @@ def create_app(
     service = Service(
         settings=settings,
         metrics=counted,
-        engine=Engine(settings, counted),
+        engine=MeasuredEngine(settings, counted),
         workers=WorkerPool(settings.worker_threads, settings.max_waiting_images),
         holding=Holding(settings.max_held_bytes),
     )
@@ -90,6 +93,11 @@ def create_app(
             dependencies=[Depends(require_key), Depends(require_single_options)],
             responses=problems.problem_responses(Unauthorized),
         )
+    app.include_router(
+        OPEN_INFERENCE,
+        dependencies=[Depends(require_key), Depends(require_single_options)],
+        responses=problems.error_responses(Unauthorized),
+    )
     for router in OPEN:
         app.include_router(router)
     pages.install(app)
@@ -146,7 +154,7 @@ async def _stop(service: Service) -> None:
 def _routes() -> list[tuple[str, str]]:
     """(template, method) of every route, the pages included."""
     known = [("/openapi.json", "GET")]
-    for router in (*KEYED, *OPEN, pages.router):
+    for router in (*KEYED, OPEN_INFERENCE, *OPEN, pages.router):
         for route in router.routes:
             if isinstance(route, APIRoute):
                 known += [(route.path, method) for method in sorted(route.methods or ())]

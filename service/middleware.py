@@ -60,7 +60,7 @@ class RequestMiddleware:
         except Exception as error:
             log(logging.ERROR, "unforeseen failure", exc_info=error)
             if not status:
-                await internal_error(request_id)(scope, receive, send_with_headers)
+                await internal_error(request_id, scope["path"])(scope, receive, send_with_headers)
         finally:
             self._finish(scope, method, status, time.perf_counter() - started)
             REQUEST_ID.reset(token)

@@ -1,4 +1,4 @@
-"""Every error as `application/problem+json` (RFC 9457), those of the framework included.
+"""Every error as `application/problem+json` (RFC 9457), those of the framework too; under `/v2` as `{"error": ...}`.
 
 The type of a problem is `urn:ccnet:problem:<reason>`; `request_id` finds its line in the log. Exceptions that nobody
 foresaw say nothing of themselves to the client.
@@ -23,9 +23,18 @@ MAX_GIVEN = 100  # characters of a wrong value that are repeated to whoever sent
 
 
 def problem(
-    status: int, title: str, detail: str, *, reason: str, request_id: str, headers: Mapping[str, str] | None = None
+    status: int,
+    title: str,
+    detail: str,
+    *,
+    reason: str,
+    request_id: str,
+    headers: Mapping[str, str] | None = None,
+    path: str = "",
 ) -> Response:
-    """A problem as a response."""
+    """A problem as a response; `path`, of the request, decides its form."""
+    if is_open_inference(path):
+        return Response(orjson.dumps({"error": detail}), status, dict(headers or {}), "application/json")
     document = {
         "type": f"urn:ccnet:problem:{reason}",
         "title": title,
@@ -36,10 +45,17 @@ def problem(
     return Response(orjson.dumps(document), status, dict(headers or {}), MEDIA_TYPE)
 
 
-def internal_error(request_id: str) -> Response:
+def is_open_inference(path: str) -> bool:
+    """Whether a path belongs to the Open Inference Protocol, whose clients read errors of its form alone."""
+    return path == "/v2" or path.startswith("/v2/")
+
+
+def internal_error(request_id: str, path: str = "") -> Response:
     """What a client learns of a failure of ours: where to look for it, and no more."""
     detail = "the service failed on this request; the log has the reason under this request_id"
-    return problem(500, "Internal error", detail, reason="internal", request_id=request_id)
+    if is_open_inference(path):
+        detail += f": {request_id}"
+    return problem(500, "Internal error", detail, reason="internal", request_id=request_id, path=path)
 
 
 def install(app: FastAPI) -> None:
@@ -68,6 +84,7 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
         reason=error.reason,
         request_id=request_id_of(request),
         headers=headers,
+        path=request.scope["path"],
     )
 
 
@@ -112,10 +129,18 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         reason=error.detail.lower().replace(" ", "-"),
         request_id=request_id_of(request),
         headers=error.headers,
+        path=request.scope["path"],
     )
 
 
 def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may refuse in these ways, for the OpenAPI page."""
     content = {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}
+    return {error.status: {"description": error.title, "content": content} for error in errors}
+
+
+def error_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """The same for routes of the Open Inference Protocol."""
+    schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    content = {"application/json": {"schema": schema}}
     return {error.status: {"description": error.title, "content": content} for error in errors}

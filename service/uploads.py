@@ -30,7 +30,12 @@ FORMS = (
 
 
 async def read_body(
-    stream: AsyncIterator[bytes], content_length: str | None, max_bytes: int, take: Callable[[int], None]
+    stream: AsyncIterator[bytes],
+    content_length: str | None,
+    max_bytes: int,
+    take: Callable[[int], None],
+    *,
+    may_be_empty: bool = False,
 ) -> bytes:
     """All bytes of a body, refused as soon as they are known to be too many.
 
@@ -39,6 +44,7 @@ async def read_body(
         content_length: The header's value, if there is one; checked first and not trusted.
         max_bytes: Most bytes allowed.
         take: Told how many bytes more are held, and raises when there is no room for them.
+        may_be_empty: Whether no byte at all is a body too.
 
     Raises:
         TooLarge: More bytes were announced or came.
@@ -54,7 +60,7 @@ async def read_body(
         if len(body) > max_bytes:
             raise TooLarge(f"more than {max_bytes:,} bytes of body were sent; {allowed}")
         take(len(chunk))
-    if not body:
+    if not body and not may_be_empty:
         raise Malformed(f"the body is empty; send {FORMS}")
     return bytes(body)
 

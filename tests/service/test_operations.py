@@ -35,6 +35,21 @@ CONTRACT = {
 }
 
 
+OF_A_MODEL = ("", "/ready", "/config", "/stats", "/infer")
+OPEN_INFERENCE = {
+    "/v2",
+    "/v2/",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/v2/models/stats",
+    *(f"/v2/models/{{name}}{path}" for path in OF_A_MODEL),
+    *(f"/v2/models/{{name}}/versions/{{version}}{path}" for path in OF_A_MODEL),
+    "/v2/repository/index",
+    "/v2/repository/models/{name}/load",
+    "/v2/repository/models/{name}/unload",
+}
+
+
 async def families(client: httpx.AsyncClient) -> dict:
     """The series of /metrics by name."""
     text = (await client.get("/metrics")).text
@@ -84,6 +99,7 @@ async def test_nothing_a_user_sends_becomes_a_label(client):
         "/v1/models/{name}",
         "/health/live",
         "/health/ready",
+        *OPEN_INFERENCE,
         "/metrics",
         "/",
         "/docs",
@@ -195,7 +211,7 @@ def test_a_log_line_is_one_json_object_whatever_is_in_it():
 
 async def test_keys_guard_v1_and_leave_the_rest_open(make_app):
     async with running(make_app(api_keys="first-key, second-key")) as client:
-        for path in ("/health/live", "/health/ready", "/metrics", "/docs", "/", "/openapi.json"):
+        for path in ("/health/live", "/health/ready", "/v2/health/ready", "/metrics", "/docs", "/", "/openapi.json"):
             assert (await client.get(path)).status_code == 200
         for headers in ({}, {"X-API-Key": "third"}, {"Authorization": "Bearer first-ke"}, {"Authorization": "Basic x"}):
             response = await client.get("/v1/models", headers=headers)

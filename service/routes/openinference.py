@@ -1,0 +1,322 @@
+"""`/v2`: the Open Inference Protocol, as `tritonclient.http` speaks it."""
+
+import asyncio
+import time
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+from fastapi import APIRouter, Depends, Request, Response
+from numpy.typing import NDArray
+from torch import Tensor
+
+from service.context import AnyService, HeldBytes, OpenService, Phase, Service
+from service.engine import Classified, ClassifyJob
+from service.errors import (
+    DeadlinePassed,
+    Malformed,
+    NotReady,
+    OptionOutOfRange,
+    QueueFull,
+    TooLarge,
+    UnknownModel,
+    UnsupportedImage,
+)
+from service.holding import Share
+from service.intake import decode_and_prepare
+from service.openinference import metadata
+from service.openinference.answers import VERSION, Body, answer_body
+from service.openinference.compression import Coding, Inflater, coding_of, compressed, wanted_coding
+from service.openinference.messages import HEADER, Question, parse_question
+from service.openinference.options import Layout
+from service.openinference.pictures import check_form, groups, prepared
+from service.openinference.statistics import statistics_of
+from service.openinference.strict_json import load_object
+from service.options import require_no_options
+from service.problems import error_responses
+from service.served import ServedModel
+from service.uploads import read_body
+from service.waiting import TimeLeft, while_connected
+from service.warming import chosen_seed
+
+MADE_AT_ONCE = 20_000  # numbers of an answer up to which it is made on the event loop
+
+health = APIRouter(prefix="/v2/health", tags=["open inference protocol"])
+router = APIRouter(tags=["open inference protocol"], dependencies=[Depends(require_no_options)])
+
+_BRIEF = error_responses(OptionOutOfRange, NotReady)
+_NAMED = error_responses(UnknownModel, OptionOutOfRange, NotReady)
+_REFUSALS = error_responses(
+    Malformed, UnknownModel, TooLarge, UnsupportedImage, OptionOutOfRange, QueueFull, NotReady, DeadlinePassed
+)
+
+
+@health.get("/live", summary="Alive", responses=error_responses(NotReady))
+async def live(service: AnyService) -> dict[str, bool]:
+    """As `GET /health/live`."""
+    if service.engine.ailment is not None:
+        raise NotReady(service.engine.ailment)
+    return {"live": True}
+
+
+@health.get("/ready", summary="Ready", responses=error_responses(NotReady))
+async def ready(service: AnyService) -> dict[str, bool]:
+    """As `GET /health/ready`."""
+    _require_ready(service)
+    return {"ready": True}
+
+
+def _require_ready(service: Service) -> None:
+    if service.phase is not Phase.READY or service.engine.ailment is not None:
+        raise NotReady(service.engine.ailment or f"the service is {service.phase}", retry_after_s=1)
+
+
+@router.get("/v2", summary="The server", responses=_BRIEF)
+@router.get("/v2/", include_in_schema=False)
+async def server() -> dict[str, Any]:
+    """Name, version and the extensions that it speaks."""
+    return metadata.server_metadata()
+
+
+@router.get("/v2/models/stats", summary="Statistics of all models", responses=_BRIEF)
+async def all_statistics(service: OpenService) -> dict[str, Any]:
+    """Counts and times of every model since the start."""
+    return statistics_of(service.engine).document([model.name for model in service.engine.models])
+
+
+@router.post("/v2/repository/index", summary="The models that there are", responses=_REFUSALS)
+async def index(request: Request, service: OpenService, held: HeldBytes) -> list[dict[str, Any]]:
+    """All models, or with `{"ready": true}` those that take requests, which are all."""
+    body = await _receive(request, service, held)
+    if body:
+        document = await service.workers.run(load_object, body)
+        if set(document) - {"ready"} or not isinstance(document.get("ready", True), bool):
+            raise Malformed('the body must be empty or {"ready": true}')
+    return metadata.repository_index(service.engine.models)
+
+
+async def _asked_model(request: Request, service: OpenService) -> ServedModel:
+    """The model of the path.
+
+    Raises:
+        UnknownModel: It is not loaded, or has no such version.
+    """
+    model = service.engine.model(request.path_params["name"])
+    version = request.path_params.get("version", VERSION)
+    if version != VERSION:
+        raise UnknownModel(f"version {version[:100]!r} of model {model.name} was asked for; there is {VERSION!r}")
+    return model
+
+
+AskedModel = Annotated[ServedModel, Depends(_asked_model)]
+
+
+async def model_metadata(model: AskedModel) -> dict[str, Any]:
+    """Datatypes and shapes of a model's input and outputs; `images` may also be UINT8 pixels, or BYTES of files."""
+    return metadata.model_metadata(model)
+
+
+async def model_ready(model: AskedModel, service: OpenService) -> dict[str, Any]:
+    """Whether a model takes requests."""
+    _require_ready(service)
+    return {"name": model.name, "ready": True}
+
+
+async def model_config(model: AskedModel, service: OpenService) -> dict[str, Any]:
+    """A model as Triton's ModelConfig."""
+    return metadata.model_config(model, service.settings)
+
+
+async def model_statistics(model: AskedModel, service: OpenService) -> dict[str, Any]:
+    """Counts and times of a model since the start."""
+    return statistics_of(service.engine).document([model.name])
+
+
+async def load_or_unload(model: AskedModel) -> Response:
+    """Refused: what is loaded is decided by whoever runs the service."""
+    raise Malformed(
+        f"model {model.name}: loading and unloading over HTTP is not enabled; models are those in the folder "
+        "CCNET_CHECKPOINTS of the service"
+    )
+
+
+async def infer(request: Request, model: AskedModel, service: OpenService, held: HeldBytes) -> Response:
+    """Classify the images of a tensor; see docs/open_inference.md for its forms, the parameters and the outputs."""
+    header_length = request.headers.get(HEADER)
+    accepted = wanted_coding(",".join(request.headers.getlist("accept-encoding")))
+    async with TimeLeft(service.settings.request_timeout_ms).limit():
+        body = await _receive(request, service, held)
+        received = time.perf_counter()
+        most = service.settings.max_images_per_request
+        question = await service.workers.run(parse_question, body, header_length, model, most)
+    options = question.options
+    layout = check_form(question.tensor, options.layout, model, service.settings.max_image_pixels)
+    asked = None if options.sequences is None else len(options.sequences)
+    members = service.engine.members(model, options.ensemble_size if asked is None else asked)
+    if options.min_size is not None and options.min_size > members:
+        raise OptionOutOfRange(f"min_size: {options.min_size} was given; it may be at most the {members} members")
+    time_left = TimeLeft(options.timeout_ms or service.settings.request_timeout_ms)
+    images = question.tensor.shape[0]
+    service.engine.check_classification(images, members, options.min_size, time_left.seconds)
+    outcome = await while_connected(request, _run(service, model, question, layout, members, time_left, received))
+    service.metrics.ensemble_size.observe(outcome.members)
+    return await _answer(service, model, question, outcome, members, accepted)
+
+
+async def _receive(request: Request, service: Service, held: Share) -> bytes:
+    """The body, inflated; all that is held of it is counted, and bounded in both forms."""
+    most = service.settings.max_body_bytes
+    coding = coding_of(",".join(request.headers.getlist("content-encoding")))
+    body = await read_body(request.stream(), request.headers.get("content-length"), most, held.take, may_be_empty=True)
+    if coding is None or not body:
+        return body
+    inflater = Inflater(body, coding)
+    inflated = bytearray()
+    while piece := await service.workers.run(inflater.piece):
+        inflated += piece
+        if len(inflated) > most:
+            raise TooLarge(f"the body has more than {most:,} bytes when inflated; send fewer or smaller images")
+        held.take(len(piece))
+    return bytes(inflated)
+
+
+async def _run(
+    service: Service,
+    model: ServedModel,
+    question: Question,
+    layout: Layout,
+    members: int,
+    time_left: TimeLeft,
+    received: float,
+) -> Classified:
+    options, name = question.options, model.name
+    statistics = statistics_of(service.engine)
+    sequences = options.sequences
+    seed = None if sequences is not None else _seed(service, model, options.seed)
+    try:
+        async with time_left.limit():
+            if sequences is None and seed is not None and model.takes_sequences:
+                sequences = await service.workers.run(model.sample, members, seed)
+            images = await _prepared(service, model, question, layout)
+    except BaseException:  # also of a client that hung up
+        statistics.asked(name)
+        statistics.took(name, "fail", time.perf_counter() - received)
+        raise
+    seconds = time.perf_counter() - received
+    service.metrics.stage("decode", seconds)
+    job = ClassifyJob(model, images, members, options.aggregate, seed, sequences)
+    try:
+        outcome = await service.engine.classify(job, options.min_size, time_left.seconds)
+    except ArithmeticError as error:
+        if question.tensor.datatype != "FP32":
+            raise
+        raise Malformed(
+            "the network gives no finite numbers for these images; prepared ones hold numbers of about -3 to 3"
+        ) from error
+    statistics.took(name, "compute_input", seconds)
+    statistics.lasted(name, seconds)
+    return outcome
+
+
+def _seed(service: Service, model: ServedModel, seed: int | None) -> int | None:
+    """As asked; None where the batch decides, so that requests that leave it open share their members."""
+    pool = service.settings.seed_pool
+    return None if seed is None and pool and model.takes_sequences else chosen_seed(seed, pool)
+
+
+async def _prepared(service: Service, model: ServedModel, question: Question, layout: Layout) -> Tensor:
+    """What the network takes, float32 [N, C, h, w]; made in the worker threads."""
+    data = question.data
+    if isinstance(data, list):
+        (parts,) = await decode_and_prepare(service, [model], data)
+    elif question.tensor.datatype == "FP32":
+        return await service.workers.run(prepared, data, layout)
+    else:
+        pixels = groups(cast(NDArray[np.uint8], data), layout)
+        parts = tuple(await service.workers.map(lambda _, group: model.prepare(list(group)), pixels))
+    return torch.cat(parts)
+
+
+async def _answer(
+    service: Service,
+    model: ServedModel,
+    question: Question,
+    outcome: Classified,
+    members: int,
+    accepted: Coding | None,
+) -> Response:
+    started = time.perf_counter()
+
+    def make() -> tuple[Body, bytes, Coding | None]:
+        body = answer_body(question, model, outcome, members)
+        return body, *compressed(body.data, accepted)
+
+    small = outcome.answer.logits.size * len(question.outputs) <= MADE_AT_ONCE
+    body, data, coding = make() if small else await asyncio.to_thread(make)
+    headers = {"Vary": "Accept-Encoding"}
+    if coding is not None:
+        headers["Content-Encoding"] = coding
+    if body.header_length is not None:
+        headers[HEADER] = str(body.header_length)
+    seconds = time.perf_counter() - started
+    statistics_of(service.engine).took(model.name, "compute_output", seconds)
+    statistics_of(service.engine).lasted(model.name, seconds)
+    return Response(
+        data, 200, headers, "application/json" if body.header_length is None else "application/octet-stream"
+    )
+
+
+def _parameter(name: str, text: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string"}}
+
+
+_NAME = _parameter("name", "A loaded model.")
+_VERSION = _parameter("version", f"Its version, which is always {VERSION}.")
+_BINARY = {"type": "string", "format": "binary"}
+_EXAMPLE = {
+    "parameters": {"ensemble_size": 4, "seed": 7},
+    "inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 2, 2, 1], "data": [0, 85, 170, 255]}],
+    "outputs": [{"name": "labels"}],
+}
+_INFER_BODY: dict[str, Any] = {
+    "required": True,
+    "description": f"JSON, or with the header {HEADER} JSON of that length and raw tensors behind it.",
+    "content": {
+        "application/json": {"schema": {"type": "object", "required": ["inputs"]}, "example": _EXAMPLE},
+        "application/octet-stream": {"schema": _BINARY},
+    },
+}
+
+
+def _add_model_routes() -> None:
+    """Every path of a model, with and without its version."""
+    for path, parameters in (("", [_NAME]), ("/versions/{version}", [_NAME, _VERSION])):
+        base, named = f"/v2/models/{{name}}{path}", {"parameters": parameters}
+        for suffix, endpoint, summary in (
+            ("", model_metadata, "A model's input and outputs"),
+            ("/ready", model_ready, "Whether a model takes requests"),
+            ("/config", model_config, "A model's configuration"),
+            ("/stats", model_statistics, "Statistics of a model"),
+        ):
+            router.add_api_route(base + suffix, endpoint, summary=summary, responses=_NAMED, openapi_extra=named)
+        router.add_api_route(
+            f"{base}/infer",
+            infer,
+            methods=["POST"],
+            summary="Classify images",
+            responses=_REFUSALS
+            | {200: {"content": {"application/json": {}, "application/octet-stream": {"schema": _BINARY}}}},
+            openapi_extra={"parameters": parameters, "requestBody": _INFER_BODY},
+        )
+    for verb in ("load", "unload"):
+        router.add_api_route(
+            f"/v2/repository/models/{{name}}/{verb}",
+            load_or_unload,
+            methods=["POST"],
+            summary=f"{verb.capitalize()} a model: refused",
+            responses=error_responses(Malformed, UnknownModel, OptionOutOfRange, NotReady),
+            openapi_extra={"parameters": [_NAME]},
+        )
+
+
+_add_model_routes()
