@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import aiohttp
 import httpx
 
+from benchmarks.serving.chaos import Chaos
 from benchmarks.serving.load import Load, closed_loop, open_loop, percentile
 from benchmarks.serving.pictures import bodies, png_files
-from benchmarks.serving.process import ROOT, running_service
+from benchmarks.serving.process import ROOT, ServiceProcess, running_service
 from ccnet.benchmarks.measure import median_and_spread
 from ccnet.benchmarks.report import Result, Row, Target, Unit
 
@@ -97,16 +99,58 @@ def drain(result: Result, quick: bool) -> None:
     result.add(Row(f"{requests} in flight", "lost", requests - statuses.count(200), ""), LOST)
 
 
+def chaos(result: Result, quick: bool) -> None:
+    """Ten thousand requests of all kinds of misbehaviour, and a model that fails at one picture."""
+    requests = 300 if quick else 10_000
+    with running_service("benchmarks.serving.faulty") as service:
+        host, port = service.url.removeprefix("http://").split(":")
+        storm = Chaos(host, int(port), random.Random(0))
+        asyncio.run(storm.run(requests // 10, 32))  # caches, pools and the allocator find their size
+        before, control, sockets = service.rss_mib, _control(service.url), _settled(service)
+        asyncio.run(storm.run(requests, 32))
+        after, again, left = service.rss_mib, _control(service.url), _settled(service)
+        case = f"{requests} requests"
+        result.add(Row(case, "unexpected outcomes", len(storm.unexpected), ""), Target("chaos: unexpected outcomes", 0))
+        result.add(Row(case, "control answers that differ", control != again, ""), Target("chaos: control differs", 0))
+        waiting = service.metric("ccnet_queue_passes")
+        result.add(Row(case, "passes left waiting", waiting, ""), Target("chaos: passes left waiting", 0))
+        result.add(Row(case, "connections left", left - sockets, ""), Target("chaos: connections left", 0))
+        result.add(Row(case, "memory before, MiB", before, "MiB"))
+        result.add(
+            Row(case, "memory after / before", after / before, "x"), Target("chaos: memory after / before", 1.05)
+        )
+    result.notes += [f"{kind}: {status}: {count}" for (kind, status), count in sorted(storm.outcomes.items())]
+    result.notes += [f"UNEXPECTED {text}: {count}" for text, count in Counter(storm.unexpected).items()]
+
+
 FIGURES: dict[str, Callable[[Result, bool], None]] = {
     "throughput": throughput,
     "latency": latency,
     "overload": overload,
     "drain": drain,
+    "chaos": chaos,
 }
 
 
 def _classify(url: str) -> str:
     return f"{url}/v1/classify?ensemble_size={MEMBERS}"
+
+
+def _control(url: str) -> Any:
+    """What a request with a seed is answered, without what differs by nature."""
+    files = [("images", data) for data in png_files()[:3]]
+    response = httpx.post(f"{url}/v1/classify?ensemble_size=4&seed=7&include=logits,members", files=files, timeout=60)
+    return response.raise_for_status().json()["results"]
+
+
+def _settled(service: ServiceProcess) -> int:
+    """Sockets that stay open when nobody asks, after a moment at most."""
+    for _ in range(100):
+        if service.metric("ccnet_queue_passes") == 0:
+            break
+        time.sleep(0.1)
+    time.sleep(1.0)
+    return service.connections
 
 
 def _bare(*options: object) -> dict[str, Any]:

@@ -34,6 +34,11 @@ class ServiceProcess:
         status = Path(f"/proc/{self.popen.pid}/status").read_text(encoding="ascii")
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
+    @property
+    def connections(self) -> int:
+        """Open files that are sockets, the listening one and those of the event loop included."""
+        return sum(os.readlink(file).startswith("socket:") for file in Path(f"/proc/{self.popen.pid}/fd").iterdir())
+
     def metric(self, name: str) -> float:
         """The value of a series without labels."""
         text = httpx.get(f"{self.url}/metrics").text
@@ -46,13 +51,13 @@ class ServiceProcess:
 
 
 @contextmanager
-def running_service(**settings: object) -> Iterator[ServiceProcess]:
+def running_service(module: str = "service", **settings: object) -> Iterator[ServiceProcess]:
     """A ready service on a free port; settings are those of docs/settings.md in lower case, without CCNET_."""
     port = _free_port()
     given = {"port": port, "device": "cpu"} | settings
     environment = os.environ | {f"CCNET_{name.upper()}": str(value) for name, value in given.items()}
     with tempfile.TemporaryFile() as log:
-        popen = subprocess.Popen([sys.executable, "-m", "service"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+        popen = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=environment, stdout=log, stderr=log)
         service = ServiceProcess(popen, f"http://127.0.0.1:{port}")
         try:
             _wait_until_ready(service)
