@@ -14,7 +14,9 @@ def main() -> None:
     except ValidationError as error:
         for entry in error.errors():
             name = "_".join(str(part) for part in entry["loc"]).upper()
-            sys.stderr.write(f"CCNET_{name}: {entry['input']!r} was given; {entry['msg']}\n")
+            # Neither keys nor, where several settings do not fit together, all of what was given.
+            given = f"CCNET_{name}: {entry['input']!r} was given; " if name and name != "API_KEYS" else ""
+            sys.stderr.write(f"{given or 'CCNET_' + name + ': '}{entry['msg']}\n")
         sys.exit(2)
     from service.server import serve  # seconds of imports, which a wrong setting need not wait for
 

@@ -18,7 +18,7 @@ from fastapi.routing import APIRoute
 from ccnet import __version__
 from ccnet.native import kernels, why_missing
 from service import pages, problems
-from service.auth import require_key
+from service.auth import SHORTEST, require_key, short_keys
 from service.context import Phase, Service
 from service.engine import Loader
 from service.errors import Unauthorized
@@ -36,7 +36,7 @@ from service.workers import WorkerPool
 
 KEYED = (classify.router, equivariance.router, sequences.router, models.router)
 OPEN_INFERENCE = openinference.router  # keyed too; its errors have another form
-OPEN = (health.router, metrics.router, openinference.health)
+OPEN = (health.router, openinference.health)
 
 DESCRIPTION = (
     "Classifies images with dynamic scale ensembles of a continuous-convolution network (arXiv 2006.11120) and "
@@ -100,6 +100,8 @@ def create_app(
     )
     for router in OPEN:
         app.include_router(router)
+    if settings.metrics_port is None:
+        _include_metrics(app, settings)
     pages.install(app)
     problems.install(app)
     app.add_middleware(RequestMiddleware, metrics=counted)
@@ -107,9 +109,31 @@ def create_app(
     return app
 
 
+def create_metrics_app(service: Service) -> FastAPI:
+    """`/metrics` of a service, for a port of its own."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app.state.service = service
+    _include_metrics(app, service.settings)
+    problems.install(app)
+    app.add_middleware(RequestMiddleware, metrics=service.metrics)
+    return app
+
+
+def _include_metrics(app: FastAPI, settings: Settings) -> None:
+    keyed = settings.metrics_key
+    app.include_router(
+        metrics.router,
+        dependencies=[Depends(require_key)] if keyed else [],
+        responses=problems.problem_responses(Unauthorized) if keyed else {},
+    )
+
+
 async def _start_and_watch(service: Service, load: Loader, on_failure: Callable[[], None] | None) -> None:
     started = time.perf_counter()
     log(logging.INFO, "starting", settings=settings_summary(service.settings))
+    if short := short_keys(service.settings):
+        message = f"{short} of the keys in CCNET_API_KEYS can be guessed: use {SHORTEST} random characters or more"
+        log(logging.WARNING, message)
     try:
         prepared = await service.engine.start(load)
     except Exception as error:
@@ -154,7 +178,7 @@ async def _stop(service: Service) -> None:
 def _routes() -> list[tuple[str, str]]:
     """(template, method) of every route, the pages included."""
     known = [("/openapi.json", "GET")]
-    for router in (*KEYED, OPEN_INFERENCE, *OPEN, pages.router):
+    for router in (*KEYED, OPEN_INFERENCE, *OPEN, metrics.router, pages.router):
         for route in router.routes:
             if isinstance(route, APIRoute):
                 known += [(route.path, method) for method in sorted(route.methods or ())]

@@ -26,6 +26,7 @@ from ccnet.sequences import ScaleSequence
 from service.answers import Answer, answer_of
 from service.batcher import Batcher, BatchReport, Cost, Slice
 from service.errors import OptionOutOfRange, TooLarge, UnknownModel
+from service.logs import note
 from service.metrics import Metrics
 from service.served import ServedModel
 from service.settings import Settings
@@ -212,12 +213,13 @@ class Engine:
         if name == self._default:
             self._default = self._first_choice()
 
-    def renew_plans(self) -> Prepared:
-        """Forget what was prepared for models that nobody uses any more, and prepare what is served.
+    def renew_plans(self, *, forget: bool) -> Prepared:
+        """Prepare what is served, after forgetting what was prepared for models that nobody uses any more.
 
         Takes seconds; not for the event loop. On a CPU it runs beside the inference thread, on a GPU between batches.
         """
-        self._plans.clear()
+        if forget:
+            self._plans.clear()
         return self._prepare(self._run_beside)
 
     def members(self, model: ServedModel, ensemble_size: int | None) -> int:
@@ -259,7 +261,11 @@ class Engine:
             QueueFull, NotReady, DeadlinePassed: As `Batcher.submit`.
             ArithmeticError: The model's logits are not finite.
         """
-        outcome = await self._batcher.submit(job, Cost(job.members, len(job.images), least), timeout_s)
+        images = len(job.images)
+        note(model=job.model.name, images=images, ensemble_size=job.members, passes=images * job.members)
+        outcome = await self._batcher.submit(job, Cost(job.members, images, least), timeout_s)
+        ran = len(outcome.parts)
+        note(ensemble_size=ran, passes=images * ran, queue_ms=_ms(outcome.queue_s), inference_ms=_ms(outcome.run_s))
         self._metrics.stage("queue", outcome.queue_s)
         started = time.perf_counter()
         parts = cast(tuple[Tensor, ...], outcome.parts)
@@ -292,10 +298,12 @@ class Engine:
             QueueFull, NotReady: As `Batcher.submit`.
         """
         job = ProbeJob(work)
+        note(passes=passes)
         try:
             outcome = await self._batcher.submit(job, Cost(1, passes, alone=True))
         finally:
             job.abandoned.set()
+        note(queue_ms=_ms(outcome.queue_s), inference_ms=_ms(outcome.run_s))
         self._metrics.stage("queue", outcome.queue_s)
         return Probed(cast(Result, outcome.parts[0]), outcome.queue_s, outcome.run_s)
 
@@ -401,6 +409,10 @@ def _answer(job: ClassifyJob, parts: Sequence[Tensor]) -> Answer:
     if not job.model.takes_sequences:
         return answer_of(members[0].numpy(), None)
     return answer_of(aggregate_logits(members, job.aggregate).numpy(), members.numpy())
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 2)
 
 
 def _check_cost(passes: int, most: int, what: str) -> None:

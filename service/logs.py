@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 REQUEST_ID: ContextVar[str | None] = ContextVar("request_id", default=None)
+FACTS: ContextVar[dict[str, Any] | None] = ContextVar("facts", default=None)  # of the request, for its one line
 LOGGER_NAME = "ccnet.service"
 
 
@@ -38,6 +39,13 @@ def configure_logging(level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+
+
+def note(**facts: Any) -> None:
+    """Add fields to the line of the request that is being answered; a later value replaces an earlier one."""
+    noted = FACTS.get()
+    if noted is not None:
+        noted |= facts
 
 
 def log(level: int, message: str, *, exc_info: BaseException | None = None, **fields: Any) -> None:

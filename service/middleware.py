@@ -4,16 +4,23 @@ import logging
 import re
 import secrets
 import time
-from typing import cast
+from typing import Any, cast
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.logs import REQUEST_ID, log
+from service.logs import FACTS, REQUEST_ID, log
 from service.metrics import Metrics
 from service.problems import internal_error
 
 HEADER = "X-Request-ID"
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # pages bring one that lets them load
+}
+NEVER_STORED = ("/v1", "/v2", "/health", "/metrics")
 VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 MAX_LOGGED_PATH = 200
 
@@ -41,7 +48,8 @@ class RequestMiddleware:
             scope = {**scope, "method": "GET"}
         request_id = _request_id(Headers(scope=scope).get(HEADER))
         scope.setdefault("state", {})["request_id"] = request_id
-        token = REQUEST_ID.set(request_id)
+        facts: dict[str, Any] = {}
+        tokens = REQUEST_ID.set(request_id), FACTS.set(facts)
         status = 0
 
         async def send_with_headers(message: Message) -> None:
@@ -50,7 +58,10 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
-                headers.setdefault("X-Content-Type-Options", "nosniff")
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                if status >= 400 or scope["path"].startswith(NEVER_STORED):
+                    headers["Cache-Control"] = "no-store"
             elif method == "HEAD":
                 message = {**message, "body": b""}
             await send(message)
@@ -62,10 +73,11 @@ class RequestMiddleware:
             if not status:
                 await internal_error(request_id, scope["path"])(scope, receive, send_with_headers)
         finally:
-            self._finish(scope, method, status, time.perf_counter() - started)
-            REQUEST_ID.reset(token)
+            self._finish(scope, method, status, time.perf_counter() - started, facts)
+            REQUEST_ID.reset(tokens[0])
+            FACTS.reset(tokens[1])
 
-    def _finish(self, scope: Scope, method: str, status: int, seconds: float) -> None:
+    def _finish(self, scope: Scope, method: str, status: int, seconds: float, facts: dict[str, Any]) -> None:
         route = cast(str | None, getattr(scope.get("route"), "path", None))
         status = status or 499  # cancelled before any answer
         self._metrics.request_done(route, method, status, seconds)
@@ -77,6 +89,7 @@ class RequestMiddleware:
             route=route,
             status=status,
             ms=round(seconds * 1000, 2),
+            **facts,
         )
 
 

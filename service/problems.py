@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from ccnet.errors import CcnetError, DataError
 from service.context import request_id_of, service_of
 from service.errors import ClientGone, OptionOutOfRange, ServiceError
+from service.logs import note
 from service.schemas import ALLOWED, UNKNOWN_OPTION, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -70,6 +71,7 @@ def install(app: FastAPI) -> None:
 async def _on_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     service_of(request).metrics.rejected.labels(error.reason).inc()
+    note(reason=error.reason)
     headers: dict[str, str] = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(error.retry_after_s)

@@ -1,8 +1,8 @@
-"""uvicorn's HTTP parser with the bounds that it lacks: on the size of a request's head, and on the time to receive it.
+"""uvicorn's HTTP parser with the bounds that it lacks: on the size of a request's head and the time to receive it.
 
-The head of a request (its first line and its headers) may have so many bytes and take so many seconds, on a new
-connection as on a reused one. The body has a limit and a deadline elsewhere (`uploads`, `waiting`); what of it is still
-sent after the answer has gone may go on for as many seconds as a head, then the connection is closed.
+The head of a request (its first line and its headers) may have so many bytes and headers and take so many seconds, on
+a new connection as on a reused one. The body has a limit and a deadline elsewhere (`uploads`, `waiting`); what of it is
+still sent after the answer has gone may go on for as many seconds as a head, then the connection is closed.
 """
 
 import asyncio
@@ -14,15 +14,18 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.errors import Malformed
 from service.logs import log
-from service.middleware import HEADER
+from service.middleware import HEADER, SECURITY_HEADERS
 from service.problems import problem
 from service.settings import Settings
+
+HEAD_TOO_LARGE = "Request header fields too large"
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection; see `bounded_protocol`."""
 
     max_head_bytes: ClassVar[int]
+    max_headers: ClassVar[int]
     head_timeout_s: ClassVar[float]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -53,15 +56,25 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head_bytes > self.max_head_bytes:
             self._refuse(
                 431,
-                "Request header fields too large",
+                HEAD_TOO_LARGE,
                 f"the first line and the headers have more than {self.max_head_bytes:,} bytes; send options that fit "
                 "and images in the body",
                 reason="head_too_large",
             )
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One header; more than may be end the parsing."""
+        super().on_header(name, value)
+        if len(self.headers) > self.max_headers:
+            raise OverflowError("more headers than may be")
+
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP gets a problem like every other one."""
-        self._refuse(400, Malformed.title, "this is no valid HTTP request", reason=Malformed.reason)
+        """What is no HTTP, and what has too many headers, gets a problem like every other one."""
+        if len(self.headers) > self.max_headers:
+            detail = f"there are more than {self.max_headers} headers; send fewer"
+            self._refuse(431, HEAD_TOO_LARGE, detail, reason="head_too_large")
+        else:
+            self._refuse(400, Malformed.title, "this is no valid HTTP request", reason=Malformed.reason)
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -109,7 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         log(logging.INFO, "refused a connection", status=status)
         if self.cycle is None or self.cycle.response_complete:
             request_id = secrets.token_hex(16)
-            headers = {"Connection": "close", HEADER: request_id}
+            headers = {"Connection": "close", HEADER: request_id, "Cache-Control": "no-store"} | SECURITY_HEADERS
             response = problem(status, title, detail, reason=reason, request_id=request_id, headers=headers)
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + bytes(response.body))
@@ -118,5 +131,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
 def bounded_protocol(settings: Settings) -> type[BoundedProtocol]:
     """The class of connections for these settings, as `uvicorn.Config(http=...)` takes it."""
-    bounds = {"max_head_bytes": settings.max_head_bytes, "head_timeout_s": settings.head_timeout_s}
+    bounds = {
+        "max_head_bytes": settings.max_head_bytes,
+        "max_headers": settings.max_headers,
+        "head_timeout_s": settings.head_timeout_s,
+    }
     return type("Protocol", (BoundedProtocol,), bounds)

@@ -1,13 +1,16 @@
 """The server process: uvicorn around the application, stopping in the right order and leaving with the right status."""
 
 import signal
+import socket
 import time
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI
 
 from ccnet.allocator import keep_freed_memory
-from service.app import create_app
+from service.app import create_app, create_metrics_app
 from service.context import Phase, Service
 from service.logs import configure_logging
 from service.protocol import bounded_protocol
@@ -20,11 +23,17 @@ class Server(uvicorn.Server):
     The first signal makes `/health/ready` answer 503 while requests are still taken for `drain_delay_s`, the time that
     a load balancer needs to notice; then the listening socket closes and uvicorn waits for open requests. A second
     SIGINT leaves at once.
+
+    Args:
+        config: Of the service.
+        service: What it serves.
+        beside: A server of another port, which begins before this one and ends after it; it has no lifespan.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, beside: uvicorn.Server | None = None) -> None:
         super().__init__(config)
         self._service = service
+        self._beside = beside
         self._stop_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -34,6 +43,20 @@ class Server(uvicorn.Server):
             return
         self._service.phase = Phase.DRAINING
         self._stop_at = self._stop_at or time.monotonic() + self._service.settings.drain_delay_s
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, on the other port first: where it is taken, nothing else has begun."""
+        if self._beside is not None:
+            self._beside.config.load()
+            self._beside.lifespan = self._beside.config.lifespan_class(self._beside.config)
+            await self._beside.startup()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what was admitted, then leave the other port, so that draining can be watched there."""
+        await super().shutdown(sockets)
+        if self._beside is not None:
+            await self._beside.shutdown()
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: is it time to stop?"""
@@ -58,18 +81,36 @@ def serve(settings: Settings) -> int:
         server.should_exit = True
 
     app = create_app(settings, on_failure=fail)
-    config = uvicorn.Config(
+    config = _config(
         app,
+        settings,
         host=settings.host,
         port=settings.port,
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+    )
+    server = Server(config, app.state.service, _metrics_server(app.state.service))
+    server.run()
+    return 1 if failures else 0
+
+
+def _metrics_server(service: Service) -> uvicorn.Server | None:
+    settings = service.settings
+    if settings.metrics_port is None:
+        return None
+    app = create_metrics_app(service)
+    address = {"host": settings.metrics_host, "port": settings.metrics_port}
+    return uvicorn.Server(_config(app, settings, **address, lifespan="off", timeout_graceful_shutdown=1))
+
+
+def _config(app: FastAPI, settings: Settings, **more: Any) -> uvicorn.Config:
+    """What both ports have alike."""
+    return uvicorn.Config(
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         http=bounded_protocol(settings),
         ws="none",
         timeout_keep_alive=settings.keep_alive_s,
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        **more,
     )
-    server = Server(config, app.state.service)
-    server.run()
-    return 1 if failures else 0

@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -13,13 +14,16 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MAX_ENSEMBLE_SIZE = 64  # members; part of the HTTP contract, so not a setting
+HASHED = "sha256:"  # what a key begins with that is given as its hash
 PILLOW_BOMB_PIXELS = 89_478_485  # above this Pillow itself refuses an image
 
 
 class Settings(BaseSettings):
     """The settings of one service process; units stand in the names."""
 
-    model_config = SettingsConfigDict(env_prefix="CCNET_", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="CCNET_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     checkpoints: Path = Field(
         default=Path("checkpoints"), description="Folder whose sub-folders are the checkpoints to load."
@@ -46,8 +50,17 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
-        description="Comma-separated keys, one of which `/v1` then demands; several allow rotation. Empty: no key.",
+        description="Comma-separated keys, one of which `/v1` then demands; several allow rotation. Each as it is, or "
+        "as `sha256:` and the 64 hex digits of its SHA-256. Empty: no key.",
     )
+    metrics_key: bool = Field(default=False, description="Whether `/metrics` demands a key too.")
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="TCP port for `/metrics` alone, 0 for a free one; `CCNET_PORT` then has no `/metrics`.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address that `CCNET_METRICS_PORT` listens on.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged, as one JSON object a line."
     )
@@ -84,6 +97,7 @@ class Settings(BaseSettings):
     max_head_bytes: int = Field(
         default=2**16, ge=1024, description="Largest first line and headers of a request together; beyond that 431."
     )
+    max_headers: int = Field(default=100, ge=10, description="Most headers of a request; beyond that 431.")
     head_timeout_s: float = Field(
         default=20.0,
         gt=0,
@@ -147,6 +161,23 @@ class Settings(BaseSettings):
             return tuple(key.strip() for key in value.split(",") if key.strip())
         return value
 
+    @field_validator("api_keys", mode="after")
+    @classmethod
+    def _check_hashes(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for number, key in enumerate(keys, 1):
+            value = key.get_secret_value()
+            if value.startswith(HASHED) and not re.fullmatch("[0-9a-fA-F]{64}", value.removeprefix(HASHED)):
+                raise ValueError(
+                    f"key {number} begins with {HASHED} and must go on with the 64 hex digits of a SHA-256"
+                )
+        return keys
+
+    @model_validator(mode="after")
+    def _metrics_key_exists(self) -> Self:
+        if self.metrics_key and not self.api_keys:
+            raise ValueError("metrics_key=true was given without any key: set CCNET_API_KEYS, or leave it out")
+        return self
+
     @model_validator(mode="after")
     def _one_request_fits(self) -> Self:
         if self.max_body_bytes > self.max_held_bytes:
@@ -181,7 +212,13 @@ def _allowed_text(schema: dict[str, Any]) -> str:
         for key, sign in (("minimum", ">="), ("exclusiveMinimum", ">"), ("maximum", "<="))
         if key in schema
     ]
-    names = {"integer": "whole number", "number": "number", "string": "text", "array": "comma-separated text"}
+    names = {
+        "boolean": "`true` or `false`",
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "array": "comma-separated text",
+    }
     return " ".join([names[schema["type"]], ", ".join(bounds)]).strip()
 
 
