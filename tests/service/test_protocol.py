@@ -101,7 +101,7 @@ def assert_problem(status: int, body: bytes, expected: int) -> None:
     [
         b"GET /live HTTP/1.1\r\nX: " + bytes([97]) * MAX_HEAD_BYTES,
         b"GET /" + b"a" * MAX_HEAD_BYTES,
-        b"GET /live HTTP/1.1\r\n" + b"X: and a value of letters\r\n" * (MAX_HEAD_BYTES // 28 + 2),  # fewer than 100
+        b"GET /live HTTP/1.1\r\n" + b"X: and a value of letters\r\n" * (MAX_HEAD_BYTES // 26 + 2),  # fewer than 100
     ],
     ids=["one header", "path", "many headers"],
 )

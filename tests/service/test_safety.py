@@ -33,13 +33,13 @@ GUARDS = {
 async def test_a_key_may_be_given_as_its_hash_beside_others(make_app):
     async with running(make_app(api_keys=f"plain-one, {HASH.upper().replace('SHA', 'sha')}, another")) as client:
         for key, status in ((KEY, 200), ("plain-one", 200), ("another", 200), (HASH, 401), (KEY[:-1], 401), ("é", 401)):
-            response = await client.get("/v1/models", headers={"X-API-Key": key.encode()})
+            response = await client.get("/v1/models", headers={b"X-API-Key": key.encode()})
             assert response.status_code == status, key
 
 
 async def test_a_key_may_hold_any_letters(make_app):
     async with running(make_app(api_keys="schlüssel-für-alle")) as client:
-        response = await client.get("/v1/models", headers={"X-API-Key": "schlüssel-für-alle".encode()})
+        response = await client.get("/v1/models", headers={b"X-API-Key": "schlüssel-für-alle".encode()})
         assert response.status_code == 200
 
 
