@@ -66,7 +66,7 @@ def infer_options(parameters: dict[str, Any], model: ServedModel) -> InferOption
     timeout_us = _whole(parameters, "timeout", 1, MAX_TIMEOUT_MS * 1000, "microseconds")
     ensemble_size = _whole(parameters, "ensemble_size", 1, MAX_ENSEMBLE_SIZE)
     seed = _whole(parameters, "seed", 0, MAX_SEED)
-    sequences = _sequences(parameters.get("sequences"), model)
+    sequences = _sequences(parameters["sequences"], model) if "sequences" in parameters else None
     if sequences is not None:
         if seed is not None:
             raise OptionOutOfRange(
@@ -117,9 +117,7 @@ def _one_of(parameters: dict[str, Any], name: str, allowed: tuple[str, ...]) -> 
     return cast(str | None, value)
 
 
-def _sequences(text: Any, model: ServedModel) -> tuple[ScaleSequence, ...] | None:
-    if text is None:
-        return None
+def _sequences(text: Any, model: ServedModel) -> tuple[ScaleSequence, ...]:
     if not isinstance(text, str):
         raise OptionOutOfRange(
             f'sequences: {shown(text)} was given; allowed is a text such as "1 5/6 ... x 1 3/4 ...", with ; between '
