@@ -119,7 +119,6 @@ class Engine:
         self._metrics = metrics
         self._models: Mapping[str, ServedModel] = {}  # replaced as a whole, so that every reader sees one state
         self._default = ""
-        self._stopping = False
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=self._claim_threads)
         self._batcher: Batcher[ClassifyJob | ProbeJob, Any] = Batcher(
             self._run,
@@ -150,7 +149,6 @@ class Engine:
 
     async def stop(self, timeout_s: float) -> bool:
         """Take nothing new, answer what was admitted, end the thread; False when time ran out first."""
-        self._stopping = True
         answered = await self._batcher.drain(timeout_s)
         self._executor.shutdown(wait=False, cancel_futures=True)
         return answered
@@ -216,11 +214,12 @@ class Engine:
     def renew_plans(self, *, forget: bool) -> Prepared:
         """Prepare what is served, after forgetting what was prepared for models that nobody uses any more.
 
-        Takes seconds; not for the event loop. On a CPU it runs beside the inference thread, on a GPU between batches.
+        Takes seconds and is not for the event loop; each sequence is prepared on the inference thread, between two
+        batches. Elsewhere it would take as much memory once more: what another thread frees does not serve this one.
         """
         if forget:
             self._plans.clear()
-        return self._prepare(self._run_beside)
+        return self._prepare(self._run_between_batches)
 
     def members(self, model: ServedModel, ensemble_size: int | None) -> int:
         """How many members a request gets: as asked, else the default; 1 for a model without sequences.
@@ -328,14 +327,8 @@ class Engine:
         seeds, members = self._settings.seed_pool, self._settings.ensemble_size
         return prepare_pool(asked_most, self._plans, seeds=seeds, members=members, run=run)
 
-    def _run_beside(self, step: Step) -> None:
-        """A step of preparation while requests are answered; a GPU's programs belong to the inference thread."""
-        if self._stopping:
-            raise InterruptedError("the service is stopping")
-        if any(str(model.facts["device"]).startswith("cuda") for model in self.models):
-            self._executor.submit(step).result()
-        else:
-            step()
+    def _run_between_batches(self, step: Step) -> None:
+        self._executor.submit(step).result()
 
     def _run(self, slices: Sequence[Slice[ClassifyJob | ProbeJob]]) -> list[Sequence[Any]]:
         """One batch, on the inference thread: results for each slice.
