@@ -35,6 +35,7 @@ def problem(
 ) -> Response:
     """A problem as a response; `path`, of the request, decides its form."""
     if is_open_inference(path):
+        detail = detail.replace("timeout_ms", "timeout (microseconds)")  # as the option is called there
         return Response(orjson.dumps({"error": detail}), status, dict(headers or {}), "application/json")
     document = {
         "type": f"urn:ccnet:problem:{reason}",

@@ -1,6 +1,7 @@
 """Triton's own client, unchanged, against a real server around real, untrained networks."""
 
 import base64
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -109,6 +110,16 @@ def test_the_comparison_notices_another_answer(client, address, shoes):
     result = client.infer(MODEL, tensor(shoes), parameters=OPTIONS)
     with pytest.raises(AssertionError):
         assert_same_answer(result, classified(address, shoes, ensemble_size=3, seed=12))
+
+
+def test_the_example_of_the_document_runs(address, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "open_inference.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```py\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    for published, here in (("127.0.0.1:8000", address), ("fashion-mnist-ccnet", MODEL)):
+        assert example.count(published) == 1
+        example = example.replace(published, here)
+    exec(compile(example, "docs/open_inference.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("[b'")
 
 
 def test_it_tells_what_it_is_and_whether_it_is_ready(client):

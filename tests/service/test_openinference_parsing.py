@@ -33,7 +33,7 @@ def parse(document: dict, raw: bytes = b"", header: str | None = None, **more: A
     return parse_question(text + raw, header, MODEL, MAX_IMAGES)
 
 
-def images(datatype: str = "UINT8", shape: Any = (1, 2, 2, 1), **more: Any) -> dict:
+def images(datatype: Any = "UINT8", shape: Any = (1, 2, 2, 1), **more: Any) -> dict:
     """A request with one input."""
     return {"inputs": [{"name": "images", "datatype": datatype, "shape": shape} | more]}
 
