@@ -141,4 +141,4 @@ class AsyncClient:
                     collected.take(chunk)
             return collected.reply
         except httpx.RequestError as error:
-            return failure_of(error, attempts.patience.timeout_s)
+            return failure_of(error, call, attempts.patience.timeout_s)

@@ -222,4 +222,4 @@ class Client:
                     collected.take(chunk)
             return collected.reply
         except httpx.RequestError as error:
-            return failure_of(error, attempts.patience.timeout_s)
+            return failure_of(error, call, attempts.patience.timeout_s)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5.0  # a host that is there answers within this; one that is not is tried again
 PART_NAME = "images"
+LARGE_BYTES = 2**20  # of images, from which on their size may be why a connection broke
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,14 @@ class Collected:
         return Reply(self._response.status_code, bytes(self._body), headers)
 
 
-def failure_of(error: "httpx.RequestError", timeout_s: float) -> Failure:
-    """What an exception of httpx means, in a call that may take so long."""
+def failure_of(error: "httpx.RequestError", call: Call[Any], timeout_s: float) -> Failure:
+    """What an exception of httpx means.
+
+    Args:
+        error: what httpx raised.
+        call: in which.
+        timeout_s: what it may take, in seconds.
+    """
     import httpx
 
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
@@ -118,6 +125,9 @@ def failure_of(error: "httpx.RequestError", timeout_s: float) -> Failure:
     if isinstance(error, httpx.TimeoutException):
         return Failure(f"no whole answer within {timeout_s:g} s; raise timeout_s, or ask for fewer images or members")
     text = f"the connection broke before the answer was complete ({str(error) or type(error).__name__})"
+    sent_bytes = sum(len(data) for data in call.images)
+    if sent_bytes > LARGE_BYTES:  # asyncio drops a refusal that comes while it still sends
+        text += f"; a service cuts off what is over its limit, and {sent_bytes:,} bytes were sent: send less in each"
     return Failure(text, passing=isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError))
 
 
