@@ -144,6 +144,7 @@ async def infer(request: Request, model: AskedModel, service: OpenService, held:
     """Classify the images of a tensor; see docs/open_inference.md for its forms, the parameters and the outputs."""
     header_length = request.headers.get(HEADER)
     accepted = wanted_coding(",".join(request.headers.getlist("accept-encoding")))
+    service.engine.check_classification(1, 1)  # before a byte of the body is read
     async with TimeLeft(service.settings.request_timeout_ms).limit():
         body = await _receive(request, service, held)
         received = time.perf_counter()
