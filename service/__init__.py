@@ -17,5 +17,5 @@ Rooms, in the order in which a request passes them:
 `served` makes models of checkpoints, `warming` prepares their weights ahead, `reloading` takes over checkpoints that
 change while serving, and `probes` makes work of equivariance requests; `holding` bounds the bytes of all bodies
 together; `routes` has one file for each thing that the service does. `settings`, `errors`, `problems`, `options`,
-`metrics`, `logs`, `workers`, `waiting`, `auth` and `context` serve all of them.
+`metrics`, `logs`, `tracing`, `workers`, `waiting`, `auth` and `context` serve all of them.
 """

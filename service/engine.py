@@ -23,6 +23,7 @@ from ccnet.ensemble import Aggregate, aggregate_logits
 from ccnet.errors import CheckpointError
 from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
+from service import tracing
 from service.answers import Answer, answer_of
 from service.batcher import Batcher, BatchReport, Cost, Slice
 from service.errors import OptionOutOfRange, TooLarge, UnknownModel
@@ -51,6 +52,7 @@ class ClassifyJob:
         aggregate: How the members' logits become one.
         seed: Of the sequences; None takes that of the batch it comes into, and tells it then.
         sequences: The members; None until they are known, and for a model without sequences.
+        trace: Where it stands in a trace, for the link of its batches; None where nothing is traced.
     """
 
     model: ServedModel
@@ -59,6 +61,7 @@ class ClassifyJob:
     aggregate: Aggregate = "mean"
     seed: int | None = None
     sequences: tuple[ScaleSequence, ...] | None = None
+    trace: Any = field(default_factory=tracing.current)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -67,6 +70,7 @@ class ProbeJob:
 
     work: Callable[[Progress], Any]
     abandoned: threading.Event = field(default_factory=threading.Event)
+    trace: Any = field(default_factory=tracing.current)
 
     def run(self) -> Any:
         """Do the work; stops at the next report when nobody waits for it any more."""
@@ -262,8 +266,10 @@ class Engine:
         """
         images = len(job.images)
         note(model=job.model.name, images=images, ensemble_size=job.members, passes=images * job.members)
+        admitted = time.perf_counter()
         outcome = await self._batcher.submit(job, Cost(job.members, images, least), timeout_s)
         ran = len(outcome.parts)
+        tracing.waited_and_ran(outcome.queue_s, time.perf_counter() - admitted)
         note(ensemble_size=ran, passes=images * ran, queue_ms=_ms(outcome.queue_s), inference_ms=_ms(outcome.run_s))
         self._metrics.stage("queue", outcome.queue_s)
         started = time.perf_counter()
@@ -298,10 +304,12 @@ class Engine:
         """
         job = ProbeJob(work)
         note(passes=passes)
+        admitted = time.perf_counter()
         try:
             outcome = await self._batcher.submit(job, Cost(1, passes, alone=True))
         finally:
             job.abandoned.set()
+        tracing.waited_and_ran(outcome.queue_s, time.perf_counter() - admitted)
         note(queue_ms=_ms(outcome.queue_s), inference_ms=_ms(outcome.run_s))
         self._metrics.stage("queue", outcome.queue_s)
         return Probed(cast(Result, outcome.parts[0]), outcome.queue_s, outcome.run_s)
@@ -337,7 +345,7 @@ class Engine:
             MemoryError: The device has no room for a batch of this size.
         """
         first = slices[0].job
-        with torch.inference_mode():
+        with torch.inference_mode(), tracing.batch_span(part.job.trace for part in slices):
             if isinstance(first, ProbeJob):
                 return [[first.run()]]
             by_model: dict[int, list[int]] = {}  # by identity: two may have one name while one replaces the other

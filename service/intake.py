@@ -13,6 +13,7 @@ from service.context import Service
 from service.holding import Share
 from service.images import decode_image
 from service.served import ServedModel
+from service.tracing import stage_span
 from service.uploads import PART_NAME, read_body, require_plain, split_images
 
 # One black pixel.
@@ -94,5 +95,6 @@ async def decode_and_prepare(
         pixels = decode_image(data, service.settings.max_image_pixels, f"image {index}")
         return [model.prepare([pixels]) for model in models]
 
-    prepared = await service.workers.map(one, encoded)
+    with stage_span("decode"):
+        prepared = await service.workers.map(one, encoded)
     return list(zip(*prepared, strict=True))

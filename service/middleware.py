@@ -9,6 +9,7 @@ from typing import Any, cast
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import tracing
 from service.logs import FACTS, REQUEST_ID, log
 from service.metrics import Metrics
 from service.problems import internal_error
@@ -46,7 +47,8 @@ class RequestMiddleware:
         method = scope["method"]
         if method == "HEAD":  # answered as GET is, without its body; the router knows GET alone
             scope = {**scope, "method": "GET"}
-        request_id = _request_id(Headers(scope=scope).get(HEADER))
+        headers_in = Headers(scope=scope)
+        request_id = _request_id(headers_in.get(HEADER))
         scope.setdefault("state", {})["request_id"] = request_id
         facts: dict[str, Any] = {}
         tokens = REQUEST_ID.set(request_id), FACTS.set(facts)
@@ -66,20 +68,24 @@ class RequestMiddleware:
                 message = {**message, "body": b""}
             await send(message)
 
-        try:
-            await self._app(scope, receive, send_with_headers)
-        except Exception as error:
-            log(logging.ERROR, "unforeseen failure", exc_info=error)
-            if not status:
-                await internal_error(request_id, scope["path"])(scope, receive, send_with_headers)
-        finally:
-            self._finish(scope, method, status, time.perf_counter() - started, facts)
-            REQUEST_ID.reset(tokens[0])
-            FACTS.reset(tokens[1])
+        with tracing.request_span(method, headers_in) as span:
+            try:
+                await self._app(scope, receive, send_with_headers)
+            except Exception as error:
+                log(logging.ERROR, "unforeseen failure", exc_info=error)
+                if not status:
+                    await internal_error(request_id, scope["path"])(scope, receive, send_with_headers)
+            finally:
+                status = status or 499  # cancelled before any answer
+                route = cast(str | None, getattr(scope.get("route"), "path", None))
+                tracing.end_request(span, method, route, status, facts | {"request_id": request_id})
+                self._finish(scope, route, method, status, time.perf_counter() - started, facts)
+                REQUEST_ID.reset(tokens[0])
+                FACTS.reset(tokens[1])
 
-    def _finish(self, scope: Scope, method: str, status: int, seconds: float, facts: dict[str, Any]) -> None:
-        route = cast(str | None, getattr(scope.get("route"), "path", None))
-        status = status or 499  # cancelled before any answer
+    def _finish(
+        self, scope: Scope, route: str | None, method: str, status: int, seconds: float, facts: dict[str, Any]
+    ) -> None:
         self._metrics.request_done(route, method, status, seconds)
         log(
             logging.INFO,

@@ -15,6 +15,7 @@ from service.context import Phase, Service
 from service.logs import configure_logging
 from service.protocol import bounded_protocol
 from service.settings import Settings
+from service.tracing import start_otlp
 
 
 class Server(uvicorn.Server):
@@ -89,7 +90,11 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
     server = Server(config, app.state.service, _metrics_server(app.state.service))
-    server.run()
+    end_tracing = start_otlp() if settings.tracing == "otlp" else lambda: None
+    try:
+        server.run()
+    finally:
+        end_tracing()
     return 1 if failures else 0
 
 

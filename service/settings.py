@@ -5,6 +5,7 @@
 
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -63,6 +64,11 @@ class Settings(BaseSettings):
     metrics_host: str = Field(default="127.0.0.1", description="Address that `CCNET_METRICS_PORT` listens on.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe level that is logged, as one JSON object a line."
+    )
+    tracing: Literal["off", "otlp"] = Field(
+        default="off",
+        description="`otlp` sends OpenTelemetry spans of requests and batches over HTTP to a collector, which "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT` names; needs `pip install 'ccnet[tracing]'`.",
     )
     ensemble_size: int = Field(
         default=4, ge=1, le=MAX_ENSEMBLE_SIZE, description="Members used when a request names none."
@@ -172,6 +178,13 @@ class Settings(BaseSettings):
                 )
         return keys
 
+    @field_validator("tracing")
+    @classmethod
+    def _tracing_is_installed(cls, value: str) -> str:
+        if value == "otlp" and not (_is_there("opentelemetry.sdk") and _is_there("opentelemetry.exporter.otlp.proto")):
+            raise ValueError("tracing needs more packages: pip install 'ccnet[tracing]'")
+        return value
+
     @model_validator(mode="after")
     def _metrics_key_exists(self) -> Self:
         if self.metrics_key and not self.api_keys:
@@ -191,6 +204,13 @@ class Settings(BaseSettings):
                 f"max_queue_passes={self.max_queue_passes}: raise CCNET_MAX_QUEUE_PASSES or lower the other"
             )
         return self
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its package
+        return False
 
 
 def _default_text(field: FieldInfo) -> str:
