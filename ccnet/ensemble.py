@@ -18,7 +18,7 @@ from ccnet.gpu import EnsembleProgram, Precision, supports
 from ccnet.grid import whole_number
 from ccnet.models import CCNet, ConvNet, require_images
 from ccnet.passes import can_plan, plan_passes
-from ccnet.plan_cache import DEFAULT_BYTES, PlanCache, Stamp
+from ccnet.plan_cache import DEFAULT_BYTES, PlanCache
 from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale_sequences
 
 Aggregate = Literal["mean", "median", "mean_probability"]
@@ -159,7 +159,7 @@ class ScaleEnsemble:
         graph = self._device.type == "cuda"
         key = (id(self.model), "program", members, self.precision, self.max_images_per_pass)
         once = None if keep else lambda: make(graph=False)
-        return self.plans.get(key, Stamp.of(self.model), lambda: make(graph), once, len(members) * MEMBER_BYTES)
+        return self.plans.get(key, self.plans.stamp(self.model), lambda: make(graph), once, len(members) * MEMBER_BYTES)
 
     def _member_logits(self, x: Tensor, members: Sequence[ScaleSequence]) -> Tensor:
         """[k, N, classes], in the order of the members."""

@@ -26,6 +26,7 @@ from ccnet.types import KernelInput
 
 # Share of the generated weights' variance that comes from the coordinate and not from the last layer's bias. The paper
 # initialises the biases alone (share 0), which starts every phase with the same filter.
+LEAKY_SLOPE = 0.01  # the paper says LeakyReLU and not its slope; this is torch's default
 VARYING_SHARE = 0.1
 
 
@@ -65,8 +66,6 @@ class InternalNet(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.last = nn.Linear(widths[-1], self.out_channels * self.in_channels * taps)
         self.reset_parameters()
-
-    negative_slope = 0.01  # the paper says LeakyReLU and not its slope; this is torch's default
 
     # How often `.to()` and its like may have put other values into the same parameters; see `ccnet.plan_cache.Stamp`.
     moves = 0
@@ -130,6 +129,28 @@ class InternalNet(nn.Module):
         """Whether a call of the module computes `forward` as it stands here: no subclass's, no hooks around it."""
         return type(self).forward is InternalNet.forward and not (self._forward_hooks or self._forward_pre_hooks)
 
+    def is_ordinary(self) -> bool:
+        """Whether moreover its features follow from its parameters alone: hidden layers and methods are the usual ones.
+
+        What is computed without calling the hidden layers must know that nobody has added to them.
+        """
+        usual = ("features", "_features", "packed_basis", "_with_bias")
+        return (
+            self.is_plain()
+            and all(getattr(type(self), name) is getattr(InternalNet, name) for name in usual)
+            and all(
+                type(layer).forward is nn.Linear.forward
+                and layer.bias is not None
+                and not (layer._forward_hooks or layer._forward_pre_hooks)
+                for layer in self.hidden
+            )
+        )
+
+    @property
+    def negative_slope(self) -> float:
+        """Of the leaky ReLU behind every hidden layer."""
+        return LEAKY_SLOPE
+
     def _with_bias(self) -> Tensor:
         """The last layer's weights and, as one more column, its bias."""
         return torch.cat([self.last.weight, self.last.bias[:, None]], dim=1)
@@ -150,7 +171,7 @@ class InternalNet(nn.Module):
     def _features(self, points: Tensor) -> Tensor:
         """The hidden values h(point), [M, hidden[-1]]."""
         for layer in self.hidden:
-            points = nn.functional.leaky_relu(layer(points), self.negative_slope)
+            points = nn.functional.leaky_relu(layer(points), LEAKY_SLOPE)
         return points
 
     def _reference_points(self) -> Tensor:

@@ -175,7 +175,8 @@ class CCConv2d(nn.Module):
         out_height, out_width = (None, None) if out_size is None else int_pair("out_size", out_size)
         vertical = AxisGrid.make(height, out_height, scale_h, self.kernel_size[0])
         horizontal = AxisGrid.make(width, out_width, scale_w, self.kernel_size[1])
-        return self.plan_grids(vertical, horizontal, self.stamp(), cache=cache, keep=keep, always_native=always_native)
+        stamp = Stamp(self) if cache is None else cache.stamp(self)
+        return self.plan_grids(vertical, horizontal, stamp, cache=cache, keep=keep, always_native=always_native)
 
     def plan_grids(
         self,
@@ -220,10 +221,6 @@ class CCConv2d(nn.Module):
     def plan_key(self, vertical: AxisGrid, horizontal: AxisGrid, *, always_native: bool = False) -> Hashable:
         """Under which key a cache keeps a plan of this layer."""
         return id(self), vertical.key, horizontal.key, self.backend, always_native
-
-    def stamp(self) -> Stamp:
-        """The state of the layer's parameters, by which a plan is known to be up to date."""
-        return Stamp.of(self)
 
     def extra_repr(self) -> str:
         """What `print(layer)` shows."""

@@ -169,10 +169,11 @@ def plan_passes(
     found: PassPlan | None = None if cache is None else cache.get_bundle(name, model)
     if found is not None:
         return found
-    whole = Stamp.of(model)
+    stamp_of = Stamp if cache is None else cache.stamp
+    whole = stamp_of(model)
     layers = [layer for layer in model.layers if isinstance(layer, CCConv2d)]
     tree = _tree(tuple(sequences), tuple(layer.kernel_size for layer in layers), model.in_size)
-    stamps = [layer.stamp() for layer in layers]
+    stamps = [stamp_of(layer) for layer in layers]
     # A layer that another sequence happens to share is no reason to keep its weights: a new sequence should not wait.
     uses = [[sequences[member] for member in level] for level in tree.first_members()]
     plans = tuple(
@@ -189,7 +190,7 @@ def plan_passes(
     head: HeadPlan | nn.Module = model.head
     if is_native:
         head = (
-            _plan_head(model) if cache is None else cache.get(head_key, Stamp.of(model.head), lambda: _plan_head(model))
+            _plan_head(model) if cache is None else cache.get(head_key, stamp_of(model.head), lambda: _plan_head(model))
         )
     made = PassPlan(tree, plans, head, NativePass.make(tree, plans, head) if isinstance(head, HeadPlan) else None)
     if cache is not None and is_native and not any(plan.generates for level in plans for plan in level):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 DEFAULT_BYTES = 512 * 2**20
+_REMEMBERED_STAMPS = 1000
 _REMEMBERED = 10_000  # uses of plans that were not kept, and bundles, that a cache remembers
 
 
@@ -104,6 +105,7 @@ class PlanCache:
         self._used_bundles: dict[Hashable, _Bundle] = {}  # whose parts are still to be marked as used
         self._not_kept: OrderedDict[Hashable, tuple[int, int]] = OrderedDict()  # hash of the stamp, and when used
         self._making: dict[Hashable, Future[Any]] = {}
+        self._stamps: dict[int, Stamp] = {}  # the last one of a module, by its id
         self._lock = threading.Lock()
         self._uses = 0
         self._nbytes = 0
@@ -127,6 +129,7 @@ class PlanCache:
             for key in list(self._entries):
                 self._drop(key)
             self._not_kept.clear()
+            self._stamps.clear()
 
     def get(
         self,
@@ -175,6 +178,28 @@ class PlanCache:
             plan = make_once()
         self._tell(event)
         return plan
+
+    def stamp(self, module: nn.Module) -> "Stamp":
+        """A module's stamp: the last one taken here where it still holds, several times faster than another."""
+        stamp = self._stamps.get(id(module))
+        if stamp is None or not stamp.holds_for(module):
+            stamp = Stamp(module)
+            with self._lock:
+                self._stamps[id(module)] = stamp
+                if len(self._stamps) > _REMEMBERED_STAMPS:
+                    del self._stamps[next(iter(self._stamps))]
+        return stamp
+
+    def forget_gone(self) -> None:
+        """Drop what was made for modules that are no more."""
+        with self._lock:
+            # Stamps of a whole network keep its parts: they go first.
+            for name in [name for name, bundle in self._bundles.items() if bundle.stamp.module is None]:
+                self._drop_bundle(name)
+            for number in [number for number, stamp in self._stamps.items() if stamp.module is None]:
+                del self._stamps[number]
+            for key in [key for key, entry in self._entries.items() if entry.stamp.module is None]:
+                self._drop(key)
 
     def find(self, key: Hashable, stamp: "Stamp") -> Any | None:
         """The plan that is kept under a key for a stamp, which counts as a hit; None, which counts as nothing."""
@@ -323,14 +348,16 @@ class Stamp:
     same place) are asked for that too.
     """
 
-    __slots__ = ("_hash", "_members", "_module", "_moves", "_owners", "_state", "_tensors")
+    __slots__ = ("_dictionaries", "_hash", "_members", "_module", "_moves", "_owners", "_sizes", "_state", "_tensors")
 
     def __init__(self, module: nn.Module) -> None:
         self._module = weakref.ref(module)
         self._owners: list[tuple[dict[str, Any], str]] = []  # a module's dictionary, and a name in it
         self._members: list[object] = []  # what stands there
+        self._dictionaries: list[dict[str, Any]] = []  # all of them, the empty ones too
         self._moves: list[tuple[dict[str, Any], int]] = []
         self._collect(module)
+        self._sizes = tuple(map(len, self._dictionaries))
         self._tensors = [member for member in self._members if isinstance(member, Tensor)]
         counted = not any(tensor.is_inference() for tensor in self._tensors)
         moves = tuple(count for _, count in self._moves)
@@ -338,22 +365,17 @@ class Stamp:
         self._state = (_optimizer_steps, moves, identities, _contents(self._tensors)) if counted else None
         self._hash = hash(self._state)
 
-    @staticmethod
-    def of(module: nn.Module) -> "Stamp":
-        """The module's stamp: the one taken last, where it still holds, which is several times faster than a new one.
-
-        A module's last stamp stays for as long as the module.
-        """
-        stamp = _last_stamps.get(module)
-        if stamp is None or not stamp.holds():
-            _last_stamps[module] = stamp = Stamp(module)
-        return stamp
+    @property
+    def module(self) -> nn.Module | None:
+        """The module, while it lives."""
+        return self._module()
 
     def holds(self) -> bool:
         """Whether the module is still in the state that the stamp was taken of; faster than taking another."""
         return (
             self._state is not None
             and self._state[0] == _optimizer_steps
+            and tuple(map(len, self._dictionaries)) == self._sizes
             and all(map(operator.is_, starmap(dict.get, self._owners), self._members))
             and all(attributes.get("moves", 0) == count for attributes, count in self._moves)
             and self._state[3] == _contents(self._tensors)
@@ -375,9 +397,11 @@ class Stamp:
             self._moves.append((attributes, attributes.get("moves", 0)))
         for kind in ("_parameters", "_buffers"):
             tensors = attributes[kind]
+            self._dictionaries.append(tensors)
             self._owners.extend((tensors, name) for name in tensors)
             self._members.extend(tensors.values())
         children = attributes["_modules"]
+        self._dictionaries.append(children)
         for name, child in children.items():
             self._owners.append((children, name))
             self._members.append(child)
@@ -385,7 +409,6 @@ class Stamp:
                 self._collect(child)
 
 
-_last_stamps: "weakref.WeakKeyDictionary[nn.Module, Stamp]" = weakref.WeakKeyDictionary()
 _version = operator.attrgetter("_version")
 
 

@@ -154,7 +154,7 @@ def plan_layer(
             if weights.shape[:2] == (1, 1):  # as `conv2d` likes it beside channels_last images
                 weights = weights[0, 0].contiguous(memory_format=torch.channels_last)[None, None]
             return plan(weights, None if bias is None else bias.detach().clone(), None)
-        if kernel.kernel_input == "distance" or not kernel.is_plain():
+        if kernel.kernel_input == "distance" or not kernel.is_ordinary():
             weights = native.packed_weights(kernel, vertical, horizontal, kernel.kernel_input, like)[0]
             bias = native.pack_bias(bias, like.dtype)
             return plan(weights, bias, describe_layer(vertical, horizontal, channels, weights, bias))
@@ -185,4 +185,4 @@ def uses_native(kernel: InternalNet, backend: str) -> bool:
 
 def can_generate(kernel: InternalNet, backend: str) -> bool:
     """Whether passes can generate a layer's weights themselves."""
-    return kernel.kernel_input == "offset" and kernel.is_plain() and uses_native(kernel, backend)
+    return kernel.kernel_input == "offset" and kernel.is_ordinary() and uses_native(kernel, backend)

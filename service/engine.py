@@ -215,14 +215,13 @@ class Engine:
         if name == self._default:
             self._default = self._first_choice()
 
-    def renew_plans(self, *, forget: bool) -> Prepared:
-        """Prepare what is served, after forgetting what was prepared for models that nobody uses any more.
+    def renew_plans(self) -> Prepared:
+        """Prepare what is served, after forgetting what was prepared for models that are no more.
 
         Takes seconds and is not for the event loop; each sequence is prepared on the inference thread, between two
         batches. Elsewhere it would take as much memory once more: what another thread frees does not serve this one.
         """
-        if forget:
-            self._plans.clear()
+        self._plans.forget_gone()
         return self._prepare(self._run_between_batches)
 
     def members(self, model: ServedModel, ensemble_size: int | None) -> int:

@@ -171,7 +171,7 @@ class Reloader:
         give_up = time.monotonic() + patience_s
         while former is not None and former() is not None and time.monotonic() < give_up:
             await asyncio.sleep(LOOKS_FOR_USERS_S)
-        prepared = await asyncio.to_thread(self._engine.renew_plans, forget=former is not None)
+        prepared = await asyncio.to_thread(self._engine.renew_plans)
         log(logging.INFO, "weights prepared for requests without a seed", **asdict(prepared))
 
 

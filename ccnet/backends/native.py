@@ -59,7 +59,8 @@ def apply(x: Tensor, kernel: Kernel, vertical: AxisGrid, horizontal: AxisGrid, k
         return discrete.apply(x, kernel, vertical, horizontal, kernel_input)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     net = _internal_net(kernel)
-    if net is not None and kernel_input == "offset" and not torch.is_grad_enabled() and 0 < len(x) <= GENERATE_IMAGES:
+    few = not torch.is_grad_enabled() and 0 < len(x) <= GENERATE_IMAGES
+    if few and net is not None and kernel_input == "offset" and net.is_ordinary():
         return _generate_and_apply(wide, net, vertical, horizontal).to(x.dtype)
     weights, out_channels = packed_weights(kernel, vertical, horizontal, kernel_input, like=wide)
     out: Tensor = Native.apply(wide, weights, out_channels, vertical, horizontal)  # type: ignore[no-untyped-call]
@@ -88,15 +89,30 @@ class PackedNet:
     @staticmethod
     @torch.no_grad()
     def make(kernel: Any, bias: Tensor | None, dtype: torch.dtype) -> "PackedNet":
-        """Pack an `InternalNet` and a bias [C_out]; the tensors are copies where they have to be reordered."""
-        hidden = [(layer.weight.to(dtype).contiguous(), layer.bias.to(dtype).contiguous()) for layer in kernel.hidden]
+        """Pack an `InternalNet` (see `is_ordinary`) and a bias [C_out]; all tensors are copies.
+
+        Raises:
+            CcnetError: Parameters on another device than the CPU.
+        """
+        devices = {parameter.device for parameter in kernel.parameters()} | (
+            {bias.device} if bias is not None else set()
+        )
+        if any(device.type != "cpu" for device in devices):
+            listed = ", ".join(sorted(map(str, devices)))
+            raise CcnetError(
+                f'backend "native" reads parameters on the CPU; these are on {listed}: move the layer there'
+            )
+        hidden = [
+            tuple(tensor.detach().to(dtype, copy=True).contiguous() for tensor in (layer.weight, layer.bias))
+            for layer in kernel.hidden
+        ]
         basis = kernel.packed_basis().to(dtype).contiguous()
         return PackedNet(Net.of(hidden, kernel.negative_slope), basis, pack_bias(bias, dtype))
 
 
 def pack_bias(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """A copy filled up with zeros to whole panels; None stays None."""
-    return None if bias is None else nn.functional.pad(bias.detach().to(dtype), (0, -len(bias) % PANEL)).clone()
+    return None if bias is None else nn.functional.pad(bias.detach().to(dtype), (0, -len(bias) % PANEL))
 
 
 def _generate_and_apply(x: Tensor, net: Any, vertical: AxisGrid, horizontal: AxisGrid) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 from ccnet.backends.gathering import gather
 from ccnet.grid import AxisGrid
 
-BAND_BYTES = 6 * 2**20  # of column windows that are made together; two bands at most live at a time
+BAND_BYTES = 6 * 2**20  # of column windows that are made together; as many bands live as a window's rows reach
 
 
 class RowProducts(torch.autograd.Function):

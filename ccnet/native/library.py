@@ -33,10 +33,10 @@ class Net(ctypes.Structure):
     keep: tuple[Tensor, ...]  # tensors that its addresses belong to
 
     @staticmethod
-    def of(parameters: Sequence[tuple[Tensor, Tensor]], slope: float) -> "Net":
+    def of(parameters: Sequence[Sequence[Tensor]], slope: float) -> "Net":
         """A net of fully connected layers, each (weights [out, in], biases [out]), contiguous and of one dtype."""
         flat = [tensor for layer in parameters for tensor in layer]
-        widths = (2, *(len(biases) for _, biases in parameters))
+        widths = (2, *(len(layer[1]) for layer in parameters))
         addresses = (ctypes.c_void_p * len(flat))(*(tensor.data_ptr() for tensor in flat))
         net = Net((ctypes.c_int64 * len(widths))(*widths), addresses, len(parameters), slope)
         net.keep = tuple(flat)

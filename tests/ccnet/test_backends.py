@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ccnet import CcnetError, InternalNet, available_backends, cc_conv2d
-from ccnet.backends import chunked, discrete, get_backend, resolve_backend
+from ccnet import CCConv2d, CcnetError, InternalNet, available_backends, cc_conv2d
+from ccnet.backends import chunked, discrete, get_backend, resolve_backend, row_products
 from ccnet.grid import AxisGrid
 from ccnet.types import KernelInput
 from tests.ccnet.literal import literal_cc_conv2d
@@ -303,6 +303,20 @@ def test_chunks_of_weights_and_neighbours_stay_under_their_bound(monkeypatch):
     values_per_point = (4 + 3) * 2 * 3 * 3  # (images + C_out) C_in K_h K_w
     assert max(points_of_chunks) * values_per_point <= 5000
     assert sum(points_of_chunks) == 20 * 20 + 1  # every output pixel once, and one point to learn C_out
+
+
+@pytest.mark.parametrize("band_bytes", [1, 300, 5000])
+@pytest.mark.parametrize("scale", [Fraction(1, 2), Fraction(4, 5), Fraction(5, 3)], ids=str)
+def test_bands_of_rows_change_nothing(band_bytes, scale, generator, monkeypatch):
+    layer = CCConv2d(2, 3, (4, 3), backend="discrete").double()
+    x = torch.randn(20, 2, 13, 7, dtype=torch.float64, generator=generator, requires_grad=True)
+    expected = layer(x, scale, backend="standard")
+    direction = torch.randn(expected.shape, dtype=torch.float64, generator=generator)
+    wanted = gradients(expected, [x, *layer.parameters()], direction)
+    monkeypatch.setattr(row_products, "BAND_BYTES", band_bytes)
+    y = layer(x, scale)
+    assert_all_close([y], [expected])
+    assert_all_close(gradients(y, [x, *layer.parameters()], direction), wanted)
 
 
 @pytest.mark.parametrize("backend", available_backends())
