@@ -115,8 +115,8 @@ class _Waiting(Generic[Job, Part]):
 
     @property
     def left(self) -> int:
-        """Passes that are not taken yet."""
-        return (self.cost.units - self.taken) * self.cost.passes
+        """Passes that are not taken yet and that somebody waits for."""
+        return 0 if self.future.done() else (self.cost.units - self.taken) * self.cost.passes
 
     def take(self, units: int) -> Slice[Job]:
         self.taken += units
@@ -345,7 +345,7 @@ class Batcher(Generic[Job, Part]):
 
     def _take(self) -> list[tuple[_Waiting[Job, Part], Slice[Job]]]:
         """A slice each of the jobs that run next, by rank; a job that wants to be alone when its turn comes."""
-        ready = [waiting for waiting in self._waiting.values() if waiting.left and not waiting.future.done()]
+        ready = [waiting for waiting in self._waiting.values() if waiting.left]
         ready.sort(key=lambda waiting: waiting.rank)
         batch: list[tuple[_Waiting[Job, Part], Slice[Job]]] = []
         room = self._budget
