@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 
 from benchmarks.serving.chaos import Chaos
+from benchmarks.serving.hostile import tensors
 from benchmarks.serving.load import Load, closed_loop, open_loop, percentile
 from benchmarks.serving.pictures import bodies, png_files
 from benchmarks.serving.process import ROOT, ServiceProcess, running_service
@@ -129,6 +130,7 @@ FIGURES: dict[str, Callable[[Result, bool], None]] = {
     "overload": overload,
     "drain": drain,
     "chaos": chaos,
+    "tensors": tensors,
 }
 
 
