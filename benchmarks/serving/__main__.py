@@ -11,13 +11,16 @@ import sys
 import torch
 
 from benchmarks.report import RESULTS
-from benchmarks.serving.figures import FIGURES
+from benchmarks.serving.requirements import require
 from ccnet.benchmarks.compare import path_of
 from ccnet.benchmarks.report import Result, Settings, document, for_people, json_line
 from ccnet.files import write_atomically
 
 
 def main() -> None:
+    require("aiohttp")  # which the module with the figures imports
+    from benchmarks.serving.figures import FIGURES
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(FIGURES)}; all when left out")
     parser.add_argument("--quick", action="store_true", help="short: does it work here?")
@@ -26,6 +29,8 @@ def main() -> None:
     for name in options.names:
         if name not in FIGURES:
             parser.error(f"no figure {name!r}; there are {', '.join(FIGURES)}")
+    if "goodput" in (options.names or FIGURES):
+        require("litserve")  # before other figures have taken their minutes
     for name in options.names or FIGURES:
         result = Result()
         FIGURES[name](result, options.quick)

@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 
 from benchmarks.serving.chaos import Chaos
+from benchmarks.serving.goodput import goodput
 from benchmarks.serving.hostile import tensors
 from benchmarks.serving.load import Load, closed_loop, open_loop, percentile
 from benchmarks.serving.pictures import bodies, png_files
@@ -127,6 +128,7 @@ def chaos(result: Result, quick: bool) -> None:
 FIGURES: dict[str, Callable[[Result, bool], None]] = {
     "throughput": throughput,
     "latency": latency,
+    "goodput": goodput,
     "overload": overload,
     "drain": drain,
     "chaos": chaos,

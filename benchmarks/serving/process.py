@@ -1,4 +1,4 @@
-"""A real service process for a benchmark: started, ready, measured, stopped."""
+"""Real server processes for a benchmark, the service and its peers: started, ready, measured, stopped."""
 
 import os
 import signal
@@ -7,22 +7,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import httpx
 
 ROOT = Path(__file__).resolve().parents[2]
 START_S = 120.0
+LOG_TAIL_BYTES = 2000  # of the log of a process that did not start, in the error
 
 
 class ServiceProcess:
-    """One `python -m service`.
+    """One `python -m service`, or another server.
 
     Attributes:
         url: Where it answers.
-        popen: The process.
+        popen: The process; it leads a group of its own, to which the processes that it starts belong.
     """
 
     def __init__(self, popen: "subprocess.Popen[bytes]", url: str) -> None:
@@ -56,30 +58,49 @@ def running_service(module: str = "service", **settings: object) -> Iterator[Ser
     port = _free_port()
     given = {"port": port, "device": "cpu"} | settings
     environment = os.environ | {f"CCNET_{name.upper()}": str(value) for name, value in given.items()}
+    with _running(["-m", module], port, environment, "/health/ready") as service:
+        yield service
+
+
+@contextmanager
+def running_peer(module: str) -> Iterator[ServiceProcess]:
+    """A ready server of another make on a free port, started by `python -m MODULE --port PORT`."""
+    port = _free_port()
+    with _running(["-m", module, "--port", str(port)], port, os.environ, "/health") as peer:
+        yield peer
+
+
+@contextmanager
+def _running(
+    arguments: list[str], port: int, environment: Mapping[str, str], ready_path: str
+) -> Iterator[ServiceProcess]:
+    command = [sys.executable, *arguments]
     with tempfile.TemporaryFile() as log:
-        popen = subprocess.Popen([sys.executable, "-m", module], cwd=ROOT, env=environment, stdout=log, stderr=log)
-        service = ServiceProcess(popen, f"http://127.0.0.1:{port}")
+        popen = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        server = ServiceProcess(popen, f"http://127.0.0.1:{port}")
         try:
-            _wait_until_ready(service)
-            yield service
+            _wait_until_ready(server, ready_path, log)
+            yield server
         finally:
-            if popen.poll() is None:
-                popen.kill()
-                popen.wait()
+            with suppress(ProcessLookupError):  # nothing of the group is left
+                os.killpg(popen.pid, signal.SIGKILL)
+            popen.wait()
 
 
-def _wait_until_ready(service: ServiceProcess) -> None:
+def _wait_until_ready(server: ServiceProcess, path: str, log: IO[bytes]) -> None:
     until = time.monotonic() + START_S
     while time.monotonic() < until:
-        if service.popen.poll() is not None:
-            raise RuntimeError(f"the service ended with status {service.popen.returncode} before it was ready")
+        if server.popen.poll() is not None:
+            log.seek(0)
+            said = log.read()[-LOG_TAIL_BYTES:].decode(errors="replace")
+            raise RuntimeError(f"the server ended with status {server.popen.returncode} before it was ready:\n{said}")
         try:
-            if httpx.get(f"{service.url}/health/ready").status_code == 200:
+            if httpx.get(server.url + path).status_code == 200:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.1)
-    raise RuntimeError(f"the service was not ready after {START_S:.0f} s")
+    raise RuntimeError(f"the server was not ready after {START_S:.0f} s")
 
 
 def _free_port() -> int:

@@ -1,0 +1,185 @@
+"""Goodput: the highest rate of arrivals at which a server answers in time, for the service and for its peers.
+
+Open loop: requests arrive as a Poisson process, whatever the server does, each for one picture and an ensemble of 1 to
+8 members, drawn evenly. A rate is met if every request is answered with 200 and the 99th percentile of the times, from
+when a request was due to the end of its answer, is at most 500 ms. The rate is doubled or halved until one is met and
+the next is not, then bisected. Arrivals, sizes and pictures follow from a seed, which is the same for all servers and
+differs between rounds; the servers take turns, and one of them is alive at a time. The load generator shares the
+machine with them, and it is the same for all.
+"""
+
+import base64
+import json
+import math
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import httpx
+
+from benchmarks.serving.load import open_loop, percentile
+from benchmarks.serving.pictures import Body, png_files
+from benchmarks.serving.process import ServiceProcess, running_peer, running_service
+from ccnet.benchmarks.measure import median_and_spread
+from ccnet.benchmarks.report import Result, Row, Target
+
+LARGEST = 8  # members
+P99_S = 0.5
+SERVICE, ENSEMBLE, FASTAPI = "the service", "LitServe, ScaleEnsemble", "plain FastAPI, ScaleEnsemble"
+BEST_PEER = Target("goodput vs the better of LitServe and FastAPI with ScaleEnsemble", 1.3, "at least")
+WARM_UP = 24  # requests, one after another
+MOST_HALVINGS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A server and how it is asked.
+
+    Attributes:
+        name: In the table.
+        start: Starts it, ready.
+        path: Of a request for an ensemble of k members.
+        body: Of a request for a picture and k members.
+    """
+
+    name: str
+    start: Callable[[], AbstractContextManager[ServiceProcess]]
+    path: Callable[[int], str]
+    body: Callable[[bytes, int], Body]
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What came of a rate, in requests a second: failures are answers other than 200, or none; times in seconds."""
+
+    rate: float
+    requests: int
+    failures: int
+    p50_s: float
+    p99_s: float
+
+    @property
+    def met(self) -> bool:
+        """Whether all were answered, and in time."""
+        return self.requests > 0 and self.failures == 0 and self.p99_s <= P99_S
+
+
+def _png(picture: bytes, size: int) -> Body:
+    return Body(picture, "image/png")
+
+
+def _base64_json(picture: bytes, size: int) -> Body:
+    """As LitServe's own examples send pictures."""
+    values = {"image_bytes": base64.b64encode(picture).decode(), "ensemble_size": size}
+    return Body(json.dumps(values).encode(), "application/json")
+
+
+def _peer(name: str) -> Callable[[], AbstractContextManager[ServiceProcess]]:
+    return lambda: running_peer(f"benchmarks.serving.peers.{name}")
+
+
+CONTENDERS = (
+    Contender(SERVICE, running_service, "/v1/classify?ensemble_size={}".format, _png),
+    Contender(FASTAPI, _peer("plain_fastapi"), "/predict?ensemble_size={}".format, _png),
+)
+
+
+def goodput(result: Result, quick: bool) -> None:
+    """The service beside its peers."""
+    rounds, seconds, precision = (1, 2.0, 0.5) if quick else (3, 6.0, 0.05)
+    found: dict[str, list[Attempt]] = {contender.name: [] for contender in CONTENDERS}
+    for seed in range(rounds):
+        for contender in CONTENDERS:
+            found[contender.name].append(measure(contender, seconds, precision, seed))
+    for name, attempts in found.items():
+        for what, values in (
+            ("requests a second", [attempt.rate for attempt in attempts]),
+            ("p50 at it, ms", [1000 * attempt.p50_s for attempt in attempts]),
+            ("p99 at it, ms", [1000 * attempt.p99_s for attempt in attempts]),
+        ):
+            value, spread = median_and_spread(values)
+            result.add(Row(name, what, value, "", spread))
+    _add_ratio(result, found, (FASTAPI,), BEST_PEER)
+
+
+def measure(contender: Contender, seconds: float, precision: float, seed: int) -> Attempt:
+    """Start a server, find its goodput, and end it.
+
+    Args:
+        contender: The server.
+        seconds: That requests arrive for at each rate.
+        precision: Of the rate, relative.
+        seed: Of arrivals, sizes and pictures.
+    """
+    dice = random.Random(seed)
+    sizes = [dice.randint(1, LARGEST) for _ in range(10_000)]
+    files = png_files()
+
+    with contender.start() as server:
+
+        def url(number: int) -> str:
+            return server.url + contender.path(sizes[number % len(sizes)])
+
+        def body(number: int) -> Body:
+            return contender.body(files[number % len(files)], sizes[number % len(sizes)])
+
+        def attempt(rate: float) -> Attempt:
+            load = open_loop(url, body, rate=rate, seconds=seconds, seed=seed)
+            times = load.times(200)
+            failures = len(load.answers) - len(times)
+            return Attempt(rate, len(load.answers), failures, percentile(times, 0.5), percentile(times, 0.99))
+
+        return highest_met(attempt, 0.5 / _mean_s(url, body), precision)
+
+
+def highest_met(attempt: Callable[[float], Attempt], first: float, precision: float) -> Attempt:
+    """The highest rate that is met.
+
+    Args:
+        attempt: Tries a rate.
+        first: The rate to begin with.
+        precision: How far above it a rate was not met, relative to it.
+
+    Returns:
+        The last attempt that met its rate; where even `first / 2 ** MOST_HALVINGS` is not met, an attempt at rate 0
+        with the times of the last one.
+    """
+    best: Attempt | None = None
+    missed = math.inf
+    rate = first
+    while best is None or missed / best.rate > 1 + precision:
+        tried = attempt(rate)
+        if tried.met:
+            best = tried
+        else:
+            missed = rate
+        if best is None and missed <= first / 2**MOST_HALVINGS:
+            return Attempt(0.0, tried.requests, tried.failures, tried.p50_s, tried.p99_s)
+        if best is None:
+            rate /= 2
+        else:
+            rate = 2 * best.rate if missed == math.inf else math.sqrt(best.rate * missed)
+    return best
+
+
+def _mean_s(url: Callable[[int], str], body: Callable[[int], Body]) -> float:
+    """Seconds that a request takes by itself; the first ones warm the server up and do not count."""
+    times = []
+    with httpx.Client(timeout=120) as client:
+        for number in range(2 * WARM_UP):
+            of_one = body(number)
+            started = time.perf_counter()
+            headers = {"Content-Type": of_one.content_type}
+            client.post(url(number), content=of_one.content, headers=headers).raise_for_status()
+            times.append(time.perf_counter() - started)
+    return sum(times[WARM_UP:]) / WARM_UP
+
+
+def _add_ratio(result: Result, found: dict[str, list[Attempt]], others: tuple[str, ...], target: Target) -> None:
+    """The service's goodput over that of the best of others, round by round."""
+    rounds = zip(found[SERVICE], *(found[other] for other in others), strict=True)
+    ratios = [ours.rate / max(peer.rate for peer in peers) for ours, *peers in rounds]
+    value, spread = median_and_spread(ratios)
+    result.add(Row(SERVICE, f"/ {' or '.join(others)}", value, "x", spread), target)
