@@ -12,8 +12,9 @@ from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid, ScalePair, exact_scales, whole_number
 from ccnet.internal_net import InternalNet
 from ccnet.native.library import PANEL
-from ccnet.plan_cache import PlanCache, Stamp
+from ccnet.plan_cache import PlanCache
 from ccnet.plans import LayerPlan, can_generate, plan_layer
+from ccnet.stamps import Stamp
 from ccnet.types import Kernel, KernelInput
 
 

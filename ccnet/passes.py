@@ -21,10 +21,11 @@ from ccnet.grid import AxisGrid
 from ccnet.layer import CCConv2d
 from ccnet.models import CCNet
 from ccnet.native.library import PANEL, Layer, Program, Step
-from ccnet.plan_cache import PlanCache, Stamp
+from ccnet.plan_cache import PlanCache
 from ccnet.plans import LayerPlan, Path
 from ccnet.prefixes import PrefixTree
 from ccnet.sequences import ScaleSequence
+from ccnet.stamps import Stamp
 
 
 @dataclass(frozen=True, eq=False)

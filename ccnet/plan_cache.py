@@ -1,24 +1,19 @@
 """Keeping prepared plans within a budget of bytes, and never using one that no longer fits its parameters.
 
-A plan that is kept is used only while the parameters behind it are the same tensors, unchanged: an optimiser's step
-(of any optimiser in the process: fused ones change parameters without counting it), `load_state_dict`, `.to()`,
-changes in place and a replaced parameter all make it stale, and it is then made anew. Changes that go around torch give
-no sign: through `.data` (`p.data.mul_(2)`), a shared NumPy array, or optimiser steps replayed from a CUDA graph. Call
-`PlanCache.clear` after those.
+A plan that is kept is used only while the `Stamp` of the parameters behind it holds, and is made anew after that.
+`ccnet.stamps` says what ends a stamp, and after which changes it takes a `PlanCache.clear`.
 """
 
-import operator
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import starmap
 from typing import Any, Generic, Protocol, TypeVar
 
-from torch import Tensor, nn
-from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch import nn
+
+from ccnet.stamps import Stamp
 
 DEFAULT_BYTES = 512 * 2**20
 _REMEMBERED_STAMPS = 1000
@@ -58,14 +53,14 @@ class CacheStats:
 @dataclass(eq=False)
 class _Entry(Generic[Plan]):
     plan: Plan
-    stamp: "Stamp"
+    stamp: Stamp
     used: int  # when it was last used, by the cache's count of uses
 
 
 @dataclass(eq=False)
 class _Bundle:
     value: Any
-    stamp: "Stamp"
+    stamp: Stamp
     parts: tuple[Hashable, ...]
     used: int = 0
 
@@ -134,7 +129,7 @@ class PlanCache:
     def get(
         self,
         key: Hashable,
-        stamp: "Stamp",
+        stamp: Stamp,
         make: Callable[[], Plan],
         make_once: Callable[[], Plan] | None = None,
         nbytes: int = 0,
@@ -179,7 +174,7 @@ class PlanCache:
         self._tell(event)
         return plan
 
-    def stamp(self, module: nn.Module) -> "Stamp":
+    def stamp(self, module: nn.Module) -> Stamp:
         """A module's stamp: the last one taken here where it still holds, several times faster than another."""
         stamp = self._stamps.get(id(module))
         if stamp is None or not stamp.holds_for(module):
@@ -201,7 +196,7 @@ class PlanCache:
             for key in [key for key, entry in self._entries.items() if entry.stamp.module is None]:
                 self._drop(key)
 
-    def find(self, key: Hashable, stamp: "Stamp") -> Any | None:
+    def find(self, key: Hashable, stamp: Stamp) -> Any | None:
         """The plan that is kept under a key for a stamp, which counts as a hit; None, which counts as nothing."""
         with self._lock:
             entry = self._entries.get(key)
@@ -233,7 +228,7 @@ class PlanCache:
         self._tell("hit", len(bundle.parts))
         return bundle.value
 
-    def keep_bundle(self, key: Hashable, stamp: "Stamp", value: Any, parts: Sequence[Hashable]) -> None:
+    def keep_bundle(self, key: Hashable, stamp: Stamp, value: Any, parts: Sequence[Hashable]) -> None:
         """Keep what is made of the plans under these keys for as long as all of them are kept.
 
         Args:
@@ -253,7 +248,7 @@ class PlanCache:
             if len(self._bundles) > _REMEMBERED:
                 self._drop_bundle(next(iter(self._bundles)))
 
-    def _make(self, key: Hashable, stamp: "Stamp", make: Callable[[], Plan], mine: "Future[Any]") -> Plan:
+    def _make(self, key: Hashable, stamp: Stamp, make: Callable[[], Plan], mine: Future[Any]) -> Plan:
         """Make a plan for this thread and those that wait for it."""
         evicted = 0
         try:
@@ -271,7 +266,7 @@ class PlanCache:
             self._tell("evict", evicted)
         return plan
 
-    def _is_worth_keeping(self, key: Hashable, stamp: "Stamp", nbytes: int) -> bool:
+    def _is_worth_keeping(self, key: Hashable, stamp: Stamp, nbytes: int) -> bool:
         """Whether a plan was used before, and since then nothing of what it would push out; else note this use."""
         state, last = self._not_kept.get(key, (None, 0))
         if state == hash(stamp) and self._room_since(last) >= nbytes:
@@ -303,7 +298,7 @@ class PlanCache:
                 self._touch(part, bundle.used)
         self._used_bundles.clear()
 
-    def _keep(self, key: Hashable, plan: Sized, stamp: "Stamp") -> int:
+    def _keep(self, key: Hashable, plan: Sized, stamp: Stamp) -> int:
         """Keep a plan; how many others had to leave."""
         self._mark_parts()
         if key in self._entries:
@@ -337,92 +332,3 @@ class PlanCache:
         """Tell of events; never under the lock, so that the listener may look at the cache."""
         if self._on_event is not None:
             self._on_event(event, count)
-
-
-class Stamp:
-    """The state of a module's parameters and buffers: equal stamps mean the same tensors with the same values.
-
-    Holds on to the tensors, so that no other can take their place in memory while the stamp is compared. Tensors made
-    under `torch.inference_mode` keep no count of their changes; a stamp of one equals no other and never holds. Modules
-    that count in `moves` how often `_apply` was called (for `.to()` and its like, which may put other values into the
-    same place) are asked for that too.
-    """
-
-    __slots__ = ("_dictionaries", "_hash", "_members", "_module", "_moves", "_owners", "_sizes", "_state", "_tensors")
-
-    def __init__(self, module: nn.Module) -> None:
-        self._module = weakref.ref(module)
-        self._owners: list[tuple[dict[str, Any], str]] = []  # a module's dictionary, and a name in it
-        self._members: list[object] = []  # what stands there
-        self._dictionaries: list[dict[str, Any]] = []  # all of them, the empty ones too
-        self._moves: list[tuple[dict[str, Any], int]] = []
-        self._collect(module)
-        self._sizes = tuple(map(len, self._dictionaries))
-        self._tensors = [member for member in self._members if isinstance(member, Tensor)]
-        counted = not any(tensor.is_inference() for tensor in self._tensors)
-        moves = tuple(count for _, count in self._moves)
-        identities = tuple(map(id, self._tensors))
-        self._state = (_optimizer_steps, moves, identities, _contents(self._tensors)) if counted else None
-        self._hash = hash(self._state)
-
-    @property
-    def module(self) -> nn.Module | None:
-        """The module, while it lives."""
-        return self._module()
-
-    def holds(self) -> bool:
-        """Whether the module is still in the state that the stamp was taken of; faster than taking another."""
-        return (
-            self._state is not None
-            and self._state[0] == _optimizer_steps
-            and tuple(map(len, self._dictionaries)) == self._sizes
-            and all(map(operator.is_, starmap(dict.get, self._owners), self._members))
-            and all(attributes.get("moves", 0) == count for attributes, count in self._moves)
-            and self._state[3] == _contents(self._tensors)
-        )
-
-    def holds_for(self, module: nn.Module) -> bool:
-        """Whether it is this module's stamp, and holds. (Another module may have come to lie where a dead one was.)"""
-        return self._module() is module and self.holds()
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Stamp) and self._state is not None and self._state == other._state)
-
-    def _collect(self, module: nn.Module) -> None:
-        attributes = module.__dict__
-        if hasattr(type(module), "moves"):
-            self._moves.append((attributes, attributes.get("moves", 0)))
-        for kind in ("_parameters", "_buffers"):
-            tensors = attributes[kind]
-            self._dictionaries.append(tensors)
-            self._owners.extend((tensors, name) for name in tensors)
-            self._members.extend(tensors.values())
-        children = attributes["_modules"]
-        self._dictionaries.append(children)
-        for name, child in children.items():
-            self._owners.append((children, name))
-            self._members.append(child)
-            if child is not None:
-                self._collect(child)
-
-
-_version = operator.attrgetter("_version")
-
-
-def _contents(tensors: Sequence[Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """How often each tensor was changed in place, and where its values lie."""
-    return tuple(map(_version, tensors)), tuple(map(Tensor.data_ptr, tensors))
-
-
-_optimizer_steps = 0
-
-
-def _count_optimizer_step(*_: object) -> None:
-    global _optimizer_steps
-    _optimizer_steps += 1
-
-
-register_optimizer_step_post_hook(_count_optimizer_step)

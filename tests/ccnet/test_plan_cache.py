@@ -1,13 +1,15 @@
-"""The cache by itself: its budget, its turns, its threads; `test_plans.py` has it with real layers."""
+"""The cache by itself: its budget, turns, bundles and threads; `test_plans.py` has it with real layers."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
+import torch
 from torch import nn
 
-from ccnet.plan_cache import PlanCache, Stamp
+from ccnet.plan_cache import PlanCache
+from ccnet.stamps import Stamp
 
 STAMP = Stamp(nn.Linear(1, 1))
 
@@ -15,6 +17,11 @@ STAMP = Stamp(nn.Linear(1, 1))
 @dataclass
 class Thing:
     nbytes: int
+
+
+@pytest.fixture
+def layer():
+    return nn.Linear(1, 1)
 
 
 def test_the_least_recently_used_plan_leaves_when_the_budget_is_passed():
@@ -119,3 +126,60 @@ def test_a_plan_that_cannot_be_made_fails_its_caller_and_leaves_the_way_free():
         with pytest.raises(RuntimeError, match="no memory"):
             cache.get("a", STAMP, fail)
     assert cache.get("a", STAMP, lambda: Thing(1)).nbytes == 1
+
+
+def test_the_parts_of_a_bundle_that_is_used_stay_and_others_leave(layer):
+    cache = PlanCache(100)
+    stamp = Stamp(layer)
+    for key in ("part", "other"):
+        cache.get(key, stamp, lambda: Thing(40))
+    cache.keep_bundle("bundle", stamp, "value", ["part"])
+    assert cache.get_bundle("bundle", layer) == "value"
+    cache.get("new", stamp, lambda: Thing(40))  # "other" is now the least recently used
+    assert cache.find("part", stamp) is not None
+    assert cache.find("other", stamp) is None
+
+
+def test_a_plan_that_is_found_is_used(layer):
+    cache = PlanCache(100)
+    stamp = Stamp(layer)
+    for key in ("a", "b"):
+        cache.get(key, stamp, lambda: Thing(40))
+    assert cache.find("a", stamp) is not None
+    cache.get("c", stamp, lambda: Thing(40))
+    assert [cache.find(key, stamp) is None for key in ("a", "b", "c")] == [False, True, False]
+
+
+def test_a_bundle_is_found_while_its_parts_are_kept_and_unchanged(layer):
+    cache = PlanCache(100)
+    stamp = Stamp(layer)
+    for key in ("a", "b"):
+        cache.get(key, stamp, lambda: Thing(40))
+    cache.keep_bundle("both", stamp, "value", ["a", "b", "a"])
+    before = cache.stats.hits
+    assert cache.get_bundle("both", layer) == "value"
+    assert cache.stats.hits == before + 2
+    with torch.no_grad():
+        layer.bias.add_(1)
+    assert cache.get_bundle("both", layer) is None
+    stamp = Stamp(layer)
+    cache.keep_bundle("both", stamp, "newer", ["a", "b"])
+    assert cache.get_bundle("both", layer) == "newer"
+    cache.get("c", stamp, lambda: Thing(40))  # evicts "a"
+    assert cache.get_bundle("both", layer) is None
+    cache.keep_bundle("both", stamp, "value", ["a", "b"])
+    assert cache.get_bundle("both", layer) is None
+    cache.keep_bundle("one", stamp, "value", ["b"])
+    cache.clear()
+    assert cache.get_bundle("one", layer) is None
+
+
+def test_a_stamp_is_taken_anew_when_the_module_has_changed(layer):
+    cache, module = PlanCache(), nn.Sequential(layer)
+    first = cache.stamp(module)
+    assert cache.stamp(module) is first
+    module.append(nn.ReLU())
+    assert not first.holds()
+    second = cache.stamp(module)
+    layer.register_buffer("extra", torch.zeros(1))
+    assert not second.holds()

@@ -3,7 +3,6 @@
 import copy
 import gc
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from fractions import Fraction
 
 import pytest
@@ -15,20 +14,15 @@ from ccnet.backends import native
 from ccnet.internal_net import InternalNet
 from ccnet.native import Kernels, kernels
 from ccnet.passes import plan_passes
-from ccnet.plan_cache import PlanCache, Stamp
+from ccnet.plan_cache import PlanCache
+from tests.ccnet.weight_changes import CHANGES, small_layer
 
 SCALE = Fraction(4, 5)
 
 
-@dataclass
-class Thing:
-    nbytes: int
-
-
 @pytest.fixture
 def layer():
-    torch.manual_seed(0)
-    return CCConv2d(3, 20, 3).eval()
+    return small_layer()
 
 
 @pytest.fixture
@@ -105,40 +99,7 @@ def test_weights_can_be_kept_at_once(layer):
     assert (cache.stats.hits, cache.stats.misses) == (before.hits + 1, before.misses)
 
 
-def train_a_step(layer):
-    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, fused=True)
-    layer(torch.ones(1, 3, 5, 5)).sum().backward()
-    optimizer.step()
-
-
-def load_another_state(layer):
-    torch.manual_seed(1)
-    layer.load_state_dict(CCConv2d(3, 20, 3).state_dict())
-
-
-def round_through_half_precision(layer):
-    layer.to(torch.float16).to(torch.float32)
-
-
-def replace_a_parameter(layer):
-    layer.kernel.last.bias = nn.Parameter(torch.ones_like(layer.kernel.last.bias))
-
-
-def replace_the_kernel(layer):
-    torch.manual_seed(1)
-    layer.kernel = InternalNet(3, 20, (3, 3))
-
-
-def change_the_bias_in_place(layer):
-    with torch.no_grad():
-        layer.bias += 1
-
-
-@pytest.mark.parametrize(
-    "change",
-    [train_a_step, load_another_state, round_through_half_precision, replace_a_parameter, replace_the_kernel,
-     change_the_bias_in_place],
-)  # fmt: skip
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_plan_is_made_anew_after_the_weights_change(change, layer, x):
     cache = PlanCache()
     for _ in range(3):
@@ -329,28 +290,6 @@ def test_eight_threads_with_a_small_budget_get_right_answers_and_stay_within_it(
     assert stats.nbytes <= cache.max_bytes
 
 
-def test_the_parts_of_a_bundle_that_is_used_stay_and_others_leave(layer):
-    cache = PlanCache(100)
-    stamp = Stamp(layer)
-    for key in ("part", "other"):
-        cache.get(key, stamp, lambda: Thing(40))
-    cache.keep_bundle("bundle", stamp, "value", ["part"])
-    assert cache.get_bundle("bundle", layer) == "value"
-    cache.get("new", stamp, lambda: Thing(40))  # "other" is now the least recently used
-    assert cache.find("part", stamp) is not None
-    assert cache.find("other", stamp) is None
-
-
-def test_a_plan_that_is_found_is_used(layer):
-    cache = PlanCache(100)
-    stamp = Stamp(layer)
-    for key in ("a", "b"):
-        cache.get(key, stamp, lambda: Thing(40))
-    assert cache.find("a", stamp) is not None
-    cache.get("c", stamp, lambda: Thing(40))
-    assert [cache.find(key, stamp) is None for key in ("a", "b", "c")] == [False, True, False]
-
-
 def test_what_was_made_for_a_network_that_is_no_more_is_forgotten_and_the_rest_stays():
     cache, networks = PlanCache(), [CCNet(1, in_size=(8, 8)).eval() for _ in range(2)]
     sequence = sample_scale_sequences(1, seed=0, in_size=(8, 8))[0]
@@ -367,52 +306,3 @@ def test_what_was_made_for_a_network_that_is_no_more_is_forgotten_and_the_rest_s
     before = cache.stats.misses
     plan_passes(networks[0], [sequence], cache)
     assert cache.stats.misses == before
-
-
-def test_a_stamp_is_taken_anew_when_the_module_has_changed(layer):
-    cache, module = PlanCache(), nn.Sequential(layer)
-    first = cache.stamp(module)
-    assert cache.stamp(module) is first
-    module.append(nn.ReLU())
-    assert not first.holds()
-    second = cache.stamp(module)
-    layer.register_buffer("extra", torch.zeros(1))
-    assert not second.holds()
-
-
-def test_a_bundle_is_found_while_its_parts_are_kept_and_unchanged(layer):
-    cache = PlanCache(100)
-    stamp = Stamp(layer)
-    for key in ("a", "b"):
-        cache.get(key, stamp, lambda: Thing(40))
-    cache.keep_bundle("both", stamp, "value", ["a", "b", "a"])
-    before = cache.stats.hits
-    assert cache.get_bundle("both", layer) == "value"
-    assert cache.stats.hits == before + 2
-    with torch.no_grad():
-        layer.bias.add_(1)
-    assert cache.get_bundle("both", layer) is None
-    stamp = Stamp(layer)
-    cache.keep_bundle("both", stamp, "newer", ["a", "b"])
-    assert cache.get_bundle("both", layer) == "newer"
-    cache.get("c", stamp, lambda: Thing(40))  # evicts "a"
-    assert cache.get_bundle("both", layer) is None
-    cache.keep_bundle("both", stamp, "value", ["a", "b"])
-    assert cache.get_bundle("both", layer) is None
-    cache.keep_bundle("one", stamp, "value", ["b"])
-    cache.clear()
-    assert cache.get_bundle("one", layer) is None
-
-
-@pytest.mark.parametrize(
-    "change",
-    [train_a_step, load_another_state, round_through_half_precision, replace_a_parameter, replace_the_kernel,
-     change_the_bias_in_place],
-)  # fmt: skip
-def test_a_stamp_holds_until_the_weights_change(change, layer):
-    stamp = Stamp(layer)
-    assert stamp.holds()
-    assert stamp == Stamp(layer)
-    change(layer)
-    assert not stamp.holds()
-    assert stamp != Stamp(layer)
