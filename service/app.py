@@ -20,13 +20,12 @@ from ccnet.native import kernels, why_missing
 from service import pages, problems
 from service.auth import SHORTEST, require_key, short_keys
 from service.context import Phase, Service
-from service.engine import Loader
+from service.engine import Engine, Loader
 from service.errors import Unauthorized
 from service.holding import Holding
 from service.logs import log
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
-from service.openinference.statistics import MeasuredEngine
 from service.options import require_single_options
 from service.reloading import Reloader
 from service.routes import classify, equivariance, health, metrics, models, openinference, sequences
@@ -64,7 +63,7 @@ def create_app(
     service = Service(
         settings=settings,
         metrics=counted,
-        engine=MeasuredEngine(settings, counted),
+        engine=Engine(settings, counted),
         workers=WorkerPool(settings.worker_threads, settings.max_waiting_images),
         holding=Holding(settings.max_held_bytes),
     )

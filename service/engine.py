@@ -1,7 +1,7 @@
-"""The models and the one thread that computes: everything that needs a forward pass goes through here.
+"""The models and the way to the one thread that computes: everything that needs a forward pass goes through here.
 
-    classify -> batcher (admission, sharing, deadlines) -> inference thread: the members that a batch's requests want,
-    each once over the images of all that want it -> logits of each request's own members -> its answer
+    classify -> batcher (admission, slices, deadlines) -> inference thread (service.running): the members that a batch's
+    requests want, each once over the images of all that want it -> logits of each request's own members -> its answer
 
 Knows no HTTP framework. Each answer equals the one that the request would get alone, up to the rounding of sums whose
 order depends on the batch (1e-4 in the logits).
@@ -9,76 +9,34 @@ order depends on the batch (1e-4 in the logits).
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from ccnet.ensemble import Aggregate, aggregate_logits
-from ccnet.errors import CheckpointError
+from ccnet.ensemble import aggregate_logits
 from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service import tracing
 from service.answers import Answer, answer_of
-from service.batcher import Batcher, BatchReport, Cost, Slice
+from service.batcher import Batcher, BatchReport, Cost
 from service.errors import OptionOutOfRange, TooLarge, UnknownModel
 from service.logs import note
 from service.metrics import Metrics
+from service.running import ClassifyJob, ProbeJob, Progress, Runner, first_pass
 from service.served import ServedModel
 from service.settings import Settings
-from service.sharing import shared_runs
-from service.warming import Prepared, Step, at_once, chosen_seed, prepare_pool
+from service.statistics import Statistics
+from service.warming import Prepared, Step, at_once, prepare_pool
 
 Result = TypeVar("Result")
 Loader = Callable[[Settings, PlanCache], Mapping[str, ServedModel]]
-Progress = Callable[[int, int], None]  # told (done, total); raises to stop the work
 
 ANSWERED_AT_ONCE = 100_000  # logits of all members up to which an answer is made on the event loop
-
-
-@dataclass(eq=False, slots=True)
-class ClassifyJob:
-    """One request.
-
-    Attributes:
-        model: Of the request.
-        images: Prepared for it, float32 [N, C, H, W].
-        members: How many, at least 1; 1 for a model without sequences.
-        aggregate: How the members' logits become one.
-        seed: Of the sequences; None takes that of the batch it comes into, and tells it then.
-        sequences: The members; None until they are known, and for a model without sequences.
-        trace: Where it stands in a trace, for the link of its batches; None where nothing is traced.
-    """
-
-    model: ServedModel
-    images: Tensor
-    members: int
-    aggregate: Aggregate = "mean"
-    seed: int | None = None
-    sequences: tuple[ScaleSequence, ...] | None = None
-    trace: Any = field(default_factory=tracing.current)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ProbeJob:
-    """Work that runs alone on the inference thread and reports how far it is, so that it can be stopped."""
-
-    work: Callable[[Progress], Any]
-    abandoned: threading.Event = field(default_factory=threading.Event)
-    trace: Any = field(default_factory=tracing.current)
-
-    def run(self) -> Any:
-        """Do the work; stops at the next report when nobody waits for it any more."""
-        return self.work(self._go_on)
-
-    def _go_on(self, done: int, total: int) -> None:
-        if self.abandoned.is_set():
-            raise InterruptedError(f"given up after {done} of {total} measurements: nobody waits for them")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +74,9 @@ class Engine:
     Args:
         settings: Limits and the default model.
         metrics: Where stages and batches are counted.
+
+    Attributes:
+        statistics: Of every model.
     """
 
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
@@ -124,8 +85,9 @@ class Engine:
         self._models: Mapping[str, ServedModel] = {}  # replaced as a whole, so that every reader sees one state
         self._default = ""
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=self._claim_threads)
+        self.statistics = Statistics()
         self._batcher: Batcher[ClassifyJob | ProbeJob, Any] = Batcher(
-            self._run,
+            Runner(metrics, self.statistics, settings.seed_pool).run,
             self._executor,
             max_queue_passes=settings.max_queue_passes,
             max_batch_passes=settings.max_batch_passes,
@@ -203,7 +165,7 @@ class Engine:
             CheckpointError: Its logits are not finite.
             Exception: Whatever the pass raises.
         """
-        await asyncio.get_running_loop().run_in_executor(self._executor, _first_pass, model)
+        await asyncio.get_running_loop().run_in_executor(self._executor, first_pass, model)
 
     def adopt(self, model: ServedModel) -> None:
         """Serve a model, in place of the one of its name if there is one; what was admitted keeps the model it has."""
@@ -263,6 +225,19 @@ class Engine:
             QueueFull, NotReady, DeadlinePassed: As `Batcher.submit`.
             ArithmeticError: The model's logits are not finite.
         """
+        started = time.perf_counter()
+        self.statistics.asked(job.model.name)
+        try:
+            classified = await self._classify(job, least, timeout_s)
+        except BaseException:  # also of a client that hung up
+            self.statistics.failed(job.model.name, time.perf_counter() - started)
+            raise
+        self.statistics.answered(
+            job.model.name, len(job.images), time.perf_counter() - started, classified.queue_s, classified.run_s
+        )
+        return classified
+
+    async def _classify(self, job: ClassifyJob, least: int | None, timeout_s: float) -> Classified:
         images = len(job.images)
         note(model=job.model.name, images=images, ensemble_size=job.members, passes=images * job.members)
         admitted = time.perf_counter()
@@ -322,7 +297,7 @@ class Engine:
         self._default = self._first_choice() if self._settings.model is None else self._settings.model
         prepared = self._prepare(at_once)
         for model in self.models:  # the first pass of a model is the slowest; let it not be a user's
-            _first_pass(model)
+            first_pass(model)
         return prepared
 
     def _first_choice(self) -> str:
@@ -337,70 +312,8 @@ class Engine:
     def _run_between_batches(self, step: Step) -> None:
         self._executor.submit(step).result()
 
-    def _run(self, slices: Sequence[Slice[ClassifyJob | ProbeJob]]) -> list[Sequence[Any]]:
-        """One batch, on the inference thread: results for each slice.
-
-        Raises:
-            MemoryError: The device has no room for a batch of this size.
-        """
-        first = slices[0].job
-        with torch.inference_mode(), tracing.batch_span(part.job.trace for part in slices):
-            if isinstance(first, ProbeJob):
-                return [[first.run()]]
-            by_model: dict[int, list[int]] = {}  # by identity: two may have one name while one replaces the other
-            for position, part in enumerate(slices):
-                by_model.setdefault(id(cast(ClassifyJob, part.job).model), []).append(position)
-            results: dict[int, list[Tensor]] = {}
-            try:
-                for positions in by_model.values():
-                    parts = cast(list[Slice[ClassifyJob]], [slices[position] for position in positions])
-                    results |= zip(positions, self._run_model(parts), strict=True)
-            except torch.OutOfMemoryError as error:
-                torch.cuda.empty_cache()
-                raise MemoryError(str(error)) from error
-        return [results[position] for position in range(len(slices))]
-
-    def _run_model(self, slices: Sequence[Slice[ClassifyJob]]) -> list[list[Tensor]]:
-        """Slices of one model: for each the logits [N, classes] of its members, on the CPU."""
-        model = slices[0].job.model
-        _choose_sequences(model, [part.job for part in slices], self._settings.seed_pool)
-        wanted: list[Sequence[ScaleSequence | None]] = [
-            [None] if part.job.sequences is None else part.job.sequences[part.first : part.last] for part in slices
-        ]
-        found: list[dict[ScaleSequence | None, Tensor]] = [{} for _ in slices]
-        for run in shared_runs(wanted):
-            started = time.perf_counter()
-            images = torch.cat([slices[request].job.images for request in run.requests])
-            prepared = time.perf_counter()
-            sequences = [member for member in run.members if member is not None]
-            logits = model.member_logits(images, sequences).cpu()  # [members, images, classes]; waits for a GPU
-            self._metrics.batch_images.observe(len(images))
-            self._metrics.stage("prepare", prepared - started)
-            self._metrics.stage("forward", time.perf_counter() - prepared)
-            parts = logits.split([len(slices[request].job.images) for request in run.requests], dim=1)
-            for request, of_request in zip(run.requests, parts, strict=True):
-                found[request] |= zip(run.members, of_request, strict=True)
-        return [[of_slice[member] for member in members] for of_slice, members in zip(found, wanted, strict=True)]
-
     def _count_batch(self, report: BatchReport) -> None:
         self._metrics.batch_passes.observe(report.passes)
-
-
-def _first_pass(model: ServedModel) -> None:
-    with torch.inference_mode():
-        logits = model.member_logits(torch.zeros(1, model.channels, *model.in_size), model.sample(1, seed=0))
-    if not bool(torch.isfinite(logits).all()):
-        raise CheckpointError(f"{model.name} gives logits that are not finite, for a picture of zeros")
-
-
-def _choose_sequences(model: ServedModel, jobs: Sequence[ClassifyJob], seed_pool: int) -> None:
-    """Give requests that name neither a seed nor sequences those of one seed of the pool, all of a batch the same."""
-    undecided = [job for job in jobs if job.sequences is None and model.takes_sequences]
-    if undecided:  # only with a pool: else every request has its own seed from the start
-        seed = chosen_seed(None, seed_pool)
-        sequences = model.sample(max(job.members for job in undecided), seed)
-        for job in undecided:
-            job.seed, job.sequences = seed, sequences[: job.members]
 
 
 def _answer(job: ClassifyJob, parts: Sequence[Tensor]) -> Answer:

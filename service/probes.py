@@ -14,8 +14,8 @@ from torch import Tensor
 from ccnet.data import ImageDataset, load_dataset
 from ccnet.equivariance import ShiftSimilarity, SimilarityMap, noise_images, similarity_map, table1
 from ccnet.sequences import ScaleSequence
-from service.engine import Progress
 from service.errors import OptionOutOfRange
+from service.running import Progress
 from service.served import ServedModel
 
 Border = Literal["zero", "circular", "reflect"]

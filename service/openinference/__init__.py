@@ -6,8 +6,7 @@
     options     the parameters of a request
     pictures    the tensor `images` in its three forms -> network input
     answers     an answer -> tensors -> a body
-    metadata    what a server and its models say of themselves
-    statistics  counts and times of every model
+    metadata    what a server and its models say of themselves, and of what was measured
 
 Nothing here knows an HTTP framework.
 """

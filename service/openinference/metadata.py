@@ -1,6 +1,6 @@
 """What a server and its models say of themselves: metadata, Triton's model configuration, the repository's index."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ccnet import __version__
@@ -8,6 +8,7 @@ from service.openinference.answers import VERSION
 from service.openinference.messages import INPUT
 from service.served import ServedModel
 from service.settings import Settings
+from service.statistics import ModelStatistics, Statistics, Times
 
 PLATFORM = "ccnet_pytorch"
 EXTENSIONS = (
@@ -79,3 +80,31 @@ def _outputs(model: ServedModel) -> list[tuple[str, str, tuple[int, ...]]]:
 
 def _kind(model: ServedModel) -> str:
     return "KIND_GPU" if str(model.facts["device"]).startswith("cuda") else "KIND_CPU"
+
+
+def statistics(of_all: Statistics, models: Iterable[ServedModel]) -> dict[str, Any]:
+    """What was measured of these models."""
+    found = of_all.snapshot(model.name for model in models)
+    return {"model_stats": [_model_statistics(name, of_model) for name, of_model in found.items()]}
+
+
+def _model_statistics(name: str, measured: ModelStatistics) -> dict[str, Any]:
+    nothing = _times(Times())
+    return {
+        "name": name,
+        "version": VERSION,
+        "last_inference": measured.last_ms,
+        "inference_count": measured.images,
+        "execution_count": sum(times.count for times in measured.executions.values()),
+        "inference_stats": {kind: _times(times) for kind, times in measured.times.items()},
+        "response_stats": {},
+        "batch_stats": [
+            {"batch_size": images, "compute_input": nothing, "compute_infer": _times(times), "compute_output": nothing}
+            for images, times in sorted(measured.executions.items())
+        ],
+        "memory_usage": [],
+    }
+
+
+def _times(times: Times) -> dict[str, int]:
+    return {"count": times.count, "ns": times.ns}

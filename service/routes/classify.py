@@ -12,7 +12,7 @@ from ccnet.sequences import ScaleSequence
 from service import schemas
 from service.answers import Answer
 from service.context import HeldBytes, OpenService, RequestId, Service
-from service.engine import Classified, ClassifyJob
+from service.engine import Classified
 from service.errors import (
     DeadlinePassed,
     Malformed,
@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.intake import IMAGES_BODY, decode_and_prepare, receive_images
 from service.problems import problem_responses
+from service.running import ClassifyJob
 from service.served import ServedModel
 from service.waiting import TimeLeft, while_connected
 from service.warming import chosen_seed

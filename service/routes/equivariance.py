@@ -11,7 +11,7 @@ from torch import Tensor
 from ccnet.equivariance import ShiftSimilarity, SimilarityMap
 from service import schemas
 from service.context import HeldBytes, OpenService, RequestId, Service
-from service.engine import Probed, Progress
+from service.engine import Probed
 from service.errors import (
     DeadlinePassed,
     Malformed,
@@ -25,6 +25,7 @@ from service.errors import (
 from service.intake import IMAGES_BODY, decode_and_prepare, receive_images
 from service.probes import ProbePlan, dataset_images, noise
 from service.problems import problem_responses
+from service.running import Progress
 from service.served import ServedModel
 from service.waiting import TimeLeft, while_connected
 

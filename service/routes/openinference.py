@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from service.context import AnyService, HeldBytes, OpenService, Phase, Service
-from service.engine import Classified, ClassifyJob
+from service.engine import Classified
 from service.errors import (
     DeadlinePassed,
     Malformed,
@@ -30,10 +30,10 @@ from service.openinference.compression import Coding, Inflater, coding_of, compr
 from service.openinference.messages import HEADER, Question, parse_question
 from service.openinference.options import Layout
 from service.openinference.pictures import check_form, groups, prepared
-from service.openinference.statistics import statistics_of
 from service.openinference.strict_json import load_object
 from service.options import require_no_options
 from service.problems import error_responses
+from service.running import ClassifyJob
 from service.served import ServedModel
 from service.uploads import read_body
 from service.waiting import TimeLeft, while_connected
@@ -81,7 +81,7 @@ async def server() -> dict[str, Any]:
 @router.get("/v2/models/stats", summary="Statistics of all models", responses=_BRIEF)
 async def all_statistics(service: OpenService) -> dict[str, Any]:
     """Counts and times of every model since the start."""
-    return statistics_of(service.engine).document([model.name for model in service.engine.models])
+    return metadata.statistics(service.engine.statistics, service.engine.models)
 
 
 @router.post("/v2/repository/index", summary="The models that there are", responses=_REFUSALS)
@@ -129,7 +129,7 @@ async def model_config(model: AskedModel, service: OpenService) -> dict[str, Any
 
 async def model_statistics(model: AskedModel, service: OpenService) -> dict[str, Any]:
     """Counts and times of a model since the start."""
-    return statistics_of(service.engine).document([model.name])
+    return metadata.statistics(service.engine.statistics, [model])
 
 
 async def load_or_unload(model: AskedModel) -> Response:
@@ -191,7 +191,7 @@ async def _run(
     received: float,
 ) -> Classified:
     options, name = question.options, model.name
-    statistics = statistics_of(service.engine)
+    statistics = service.engine.statistics
     sequences = options.sequences
     seed = None if sequences is not None else _seed(service, model, options.seed)
     try:
@@ -201,7 +201,7 @@ async def _run(
             images = await _prepared(service, model, question, layout)
     except BaseException:  # also of a client that hung up
         statistics.asked(name)
-        statistics.took(name, "fail", time.perf_counter() - received)
+        statistics.failed(name, time.perf_counter() - received)
         raise
     seconds = time.perf_counter() - received
     service.metrics.stage("decode", seconds)
@@ -260,8 +260,8 @@ async def _answer(
     if body.header_length is not None:
         headers[HEADER] = str(body.header_length)
     seconds = time.perf_counter() - started
-    statistics_of(service.engine).took(model.name, "compute_output", seconds)
-    statistics_of(service.engine).lasted(model.name, seconds)
+    service.engine.statistics.took(model.name, "compute_output", seconds)
+    service.engine.statistics.lasted(model.name, seconds)
     return Response(
         data, 200, headers, "application/json" if body.header_length is None else "application/octet-stream"
     )
