@@ -32,6 +32,7 @@ Job = TypeVar("Job")
 Part = TypeVar("Part")
 
 MAX_RETRY_AFTER_S = 60
+TELLING = 0.25  # share of a full batch from which a batch tells how fast full ones are; a pass of a few costs more
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ class Batcher(Generic[Job, Part]):
         self._idle.set()
         self._closed = False
         self._crash: BaseException | None = None
-        self._seconds_per_pass = 0.0  # moving average; 0 until a batch ran
+        self._seconds_per_pass = 0.0  # moving average; 0 until a batch told
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -387,7 +388,9 @@ class Batcher(Generic[Job, Part]):
 
     def _learn(self, passes: int, run_s: float) -> None:
         per_pass = run_s / passes
-        self._seconds_per_pass = 0.8 * self._seconds_per_pass + 0.2 * per_pass if self._seconds_per_pass else per_pass
+        if passes >= TELLING * min(self._budget, self._max_queue_passes):
+            known = self._seconds_per_pass
+            self._seconds_per_pass = 0.8 * known + 0.2 * per_pass if known else per_pass
         if self._budget < self._max_batch_passes and passes >= self._budget:
             self._budget = min(self._max_batch_passes, self._budget + max(1, self._budget // 8))
 

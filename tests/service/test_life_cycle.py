@@ -98,7 +98,9 @@ def test_it_starts_answers_and_after_sigterm_finishes_what_it_took(start, checkp
         slow = [pool.submit(ask, 32, 30) for _ in range(4)]
         quick = [pool.submit(ask, 2) for _ in range(8)]
         while 'ccnet_stage_duration_seconds_count{stage="decode"} 13.0' not in client.get("/metrics").text:
-            pass
+            refused = [each.result().text for each in (*slow, *quick) if each.done() and each.result().is_error]
+            assert not refused
+            time.sleep(0.01)
         assert not all(request.done() for request in slow), "nothing was left to finish"
         process.popen.send_signal(signal.SIGTERM)
         responses = [future.result(PATIENCE_S) for future in (*slow, *quick)]
