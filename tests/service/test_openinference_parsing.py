@@ -1,11 +1,9 @@
 """The parser of the protocol by itself: what is sent comes out as it went in, and nothing hostile gets further."""
 
 import base64
-import gzip
 import json
 import random
 import struct
-import zlib
 from typing import Any
 
 import numpy as np
@@ -13,12 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import Malformed, OptionOutOfRange, ServiceError, TooLarge, UnsupportedImage
-from service.openinference.compression import PIECE_BYTES, Inflater, coding_of, compressed, wanted_coding
+from service.errors import Malformed, OptionOutOfRange, ServiceError, TooLarge
 from service.openinference.messages import OUTPUTS, Question, Wanted, parse_question
 from service.openinference.options import MAX_SEQUENCE_PHASES
 from service.openinference.pictures import check_form
-from service.openinference.strict_json import MAX_DEPTH, MAX_LISTS, load_object
 from tests.service.fakes import FakeModel
 
 MODEL = FakeModel()
@@ -246,82 +242,6 @@ def test_pictures_of_too_many_pixels_are_refused():
     tensor = parse(images(shape=[1, 10, 11, 1], data=[0] * 110)).tensor
     with pytest.raises(TooLarge, match="11x10"):
         check_form(tensor, None, MODEL, 109)
-
-
-def nested(depth: int, opening: bytes = b"[", closing: bytes = b"]") -> bytes:
-    return b'{"a":' + opening * (depth - 1) + closing * (depth - 1) + b"}"
-
-
-@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
-def test_deep_nesting_is_refused_before_it_is_parsed(opening, closing):
-    if opening == b"[":
-        assert load_object(nested(MAX_DEPTH, opening, closing))
-    with pytest.raises(Malformed, match="deeper than 100"):
-        load_object(nested(MAX_DEPTH + 1, opening, closing))
-    with pytest.raises(Malformed, match="deeper than 100"):
-        load_object(nested(10**6, opening, closing))
-
-
-@given(text=st.text(alphabet='[]{}"\\a', max_size=30), times=st.integers(1, 60))
-def test_brackets_in_texts_are_no_nesting(text, times):
-    document = {"a": [text] * times, text: 1}
-    assert load_object(json.dumps(document).encode()) == document
-
-
-def test_wide_but_flat_json_is_taken_and_too_many_lists_are_not():
-    assert len(load_object(b'{"a":[' + b"[]," * 1000 + b"[]]}")["a"]) == 1001
-    with pytest.raises(TooLarge, match="lists"):
-        load_object(b'{"a":[' + b"[]," * MAX_LISTS + b"[]]}")
-
-
-@pytest.mark.parametrize("body", [b"", b"[]", b"7", b"{", b"\xff", b'{"a": NaN}', b'{"a": 1e999}', b"{}{}"])
-def test_what_is_no_json_object_is_refused(body):
-    with pytest.raises(Malformed):
-        load_object(body)
-
-
-def inflated(body: bytes, coding: Any) -> bytes:
-    inflater, found = Inflater(body, coding), b""
-    while piece := inflater.piece():
-        assert len(piece) <= PIECE_BYTES
-        found += piece
-    return found
-
-
-@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress)])
-@pytest.mark.parametrize("data", [b"", b"x", random.Random(1).randbytes(300_000), bytes(3 * PIECE_BYTES)])
-def test_what_was_compressed_is_inflated_piece_by_piece(coding, compress, data):
-    body = compress(data)
-    assert inflated(body, coding) == data
-    for damaged in (body[:-1], body[: len(body) // 2], body + b"x", body + compress(b"y"), b"x" + body, b""):
-        with pytest.raises(Malformed):
-            inflated(damaged, coding)
-
-
-def test_codings_are_chosen_as_asked():
-    assert coding_of(" GZIP ") == "gzip"
-    assert coding_of("identity") is None
-    for unknown in ("gzip, gzip", "br", "gzip,deflate", "x" * 1000):
-        with pytest.raises(UnsupportedImage):
-            coding_of(unknown)
-    for accepted, expected in {
-        "": None,
-        "identity": None,
-        "br": None,
-        "gzip;q=0": None,
-        "gzip;q=nan": None,
-        "gzip;q=x, deflate;q=0.1": "deflate",
-        "gzip;q=0.1, deflate;q=0.2": "deflate",
-        "*": "gzip",
-        "*, gzip;q=0": "deflate",
-        "deflate, gzip": "gzip",
-    }.items():
-        assert wanted_coding(accepted) == expected, accepted
-    assert compressed(b"x" * 100, "gzip") == (b"x" * 100, None)
-    noise = random.Random(2).randbytes(5000)
-    assert compressed(noise, "deflate") == (noise, None)
-    data, coding = compressed(bytes(5000), "deflate")
-    assert (zlib.decompress(data), coding) == (bytes(5000), "deflate")
 
 
 def valid_bodies() -> list[tuple[bytes, str | None]]:
