@@ -1,29 +1,19 @@
 """`ccnet classify --url` as a user meets it: what is asked, what is printed, one line for what is wrong."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from ccnet.cli import app
 from ccnet.cli_remote import GROUP_BYTES, GROUP_IMAGES
+from tests.ccnet.cli import calls
+from tests.ccnet.cli.calls import assert_refused
 from tests.ccnet.scripted_service import CLASSIFICATION, Scripted, answer, refusal, serving
 from tests.service.pictures import grey
 
-
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["classify", *(str(argument) for argument in arguments)], prog_name="ccnet")
-
-
-def assert_refused(result: Result, *words: str) -> None:
-    """Exit status 2, and one line on stderr with these words; nothing on stdout."""
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("ccnet: ")
-    assert result.stderr.count("\n") == 1
-    for word in words:
-        assert word in result.stderr
+run = partial(calls.run, "classify")
 
 
 def answer_for(images: int) -> Scripted:
