@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 
 from benchmarks.serving.chaos import Chaos
+from benchmarks.serving.conforming import schema
 from benchmarks.serving.goodput import goodput
 from benchmarks.serving.hostile import tensors
 from benchmarks.serving.load import Load, closed_loop, open_loop, percentile
@@ -133,6 +134,7 @@ FIGURES: dict[str, Callable[[Result, bool], None]] = {
     "drain": drain,
     "chaos": chaos,
     "tensors": tensors,
+    "schema": schema,
 }
 
 
