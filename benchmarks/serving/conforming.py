@@ -14,11 +14,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from benchmarks.serving.process import running_service
+from benchmarks.serving.requirements import require
 from ccnet.benchmarks.report import Result, Row, Target
 
 KEY = "a-key-for-the-benchmark"
@@ -100,8 +100,7 @@ class Findings:
 
 def schema(result: Result, quick: bool) -> None:
     """Requests made of the OpenAPI document, without keys and with one."""
-    if find_spec("schemathesis") is None:
-        raise SystemExit("this figure needs Schemathesis: pip install 'ccnet[bench]'")
+    require("schemathesis")
     for case, keys, config in (("without keys", "", CONFIG), ("with a key", KEY, CONFIG + CONFIG_OF_KEY)):
         with running_service(api_keys=keys, **SETTINGS) as service:
             findings = _examine(service.url, config, quick, judges_keys=bool(keys))
@@ -148,15 +147,24 @@ def _read(report: Path) -> Findings:
     findings = Findings()
     with report.open(encoding="utf-8") as lines:
         for line in lines:
-            ((kind, event),) = json.loads(line).items()
-            if kind == "ScenarioFinished":
-                _read_scenario(findings, event["recorder"])
-            elif kind == "NonFatalError":
-                why = event["value"].get("message", event["value"].get("type", ""))
-                findings.unexamined.setdefault(str(event["label"]), " ".join(why.split())[:SHOWN_BYTES])
-            elif kind == "FatalError":
-                raise RuntimeError(f"Schemathesis gave up: {line[:2000]}")
+            read_event(findings, line)
     return findings
+
+
+def read_event(findings: Findings, line: str) -> None:
+    """Take one line of a report of Schemathesis into account.
+
+    Raises:
+        RuntimeError: It gave up.
+    """
+    ((kind, event),) = json.loads(line).items()
+    if kind == "ScenarioFinished":
+        _read_scenario(findings, event["recorder"])
+    elif kind == "NonFatalError":
+        why = event["value"].get("message", event["value"].get("type", ""))
+        findings.unexamined.setdefault(str(event["label"]), " ".join(why.split())[:SHOWN_BYTES])
+    elif kind == "FatalError":
+        raise RuntimeError(f"Schemathesis gave up: {line[:2000]}")
 
 
 def _read_scenario(findings: Findings, recorder: dict[str, Any]) -> None:

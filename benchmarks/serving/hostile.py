@@ -132,7 +132,7 @@ class Attack:
             request = mutant(SEED, number)
             reply = await connection.ask(request.data)
             self.statuses[reply.status] += 1
-            if what := _what_is_wrong(request.damage, reply):
+            if what := what_is_wrong(request.damage, reply):
                 self.wrong[what] += 1
                 self.cases.append(f"{SEED}:{number} {what}: {reply.status} to {request.damage}")
         connection.close()
@@ -171,7 +171,7 @@ WRONG = {
 }
 
 
-def _what_is_wrong(damage: str, reply: Reply) -> str:
+def what_is_wrong(damage: str, reply: Reply) -> str:
     """A key of `WRONG`, or nothing."""
     if reply.status == NO_ANSWER:
         return "no answer"
