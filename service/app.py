@@ -12,13 +12,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from fastapi.routing import APIRoute
 
 from ccnet import __version__
 from ccnet.native import kernels, why_missing
 from service import pages, problems
-from service.auth import SHORTEST, require_key, short_keys
+from service.auth import SHORTEST, describe_keys, require_key, short_keys
 from service.context import Phase, Service
 from service.engine import Engine, Loader
 from service.errors import Unauthorized
@@ -86,23 +86,17 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
+    checked = [Depends(require_key), Depends(require_single_options)]
     for router in KEYED:
-        app.include_router(
-            router,
-            dependencies=[Depends(require_key), Depends(require_single_options)],
-            responses=problems.problem_responses(Unauthorized),
-        )
-    app.include_router(
-        OPEN_INFERENCE,
-        dependencies=[Depends(require_key), Depends(require_single_options)],
-        responses=problems.error_responses(Unauthorized),
-    )
+        app.include_router(router, dependencies=checked, responses=problems.problem_responses(Unauthorized))
+    app.include_router(OPEN_INFERENCE, dependencies=checked, responses=problems.error_responses(Unauthorized))
     for router in OPEN:
         app.include_router(router)
     if settings.metrics_port is None:
         _include_metrics(app, settings)
     pages.install(app)
     problems.install(app)
+    describe_keys(app, _paths(*KEYED, OPEN_INFERENCE, *([metrics.router] if settings.metrics_key else [])))
     app.add_middleware(RequestMiddleware, metrics=counted)
     counted.know_routes(_routes())
     return app
@@ -172,6 +166,10 @@ async def _stop(service: Service) -> None:
     answered = await service.engine.stop(service.settings.drain_timeout_s)
     service.workers.close()
     log(logging.INFO, "stopped", all_answered=answered)
+
+
+def _paths(*routers: APIRouter) -> frozenset[str]:
+    return frozenset(route.path for router in routers for route in router.routes if isinstance(route, APIRoute))
 
 
 def _routes() -> list[tuple[str, str]]:

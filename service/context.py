@@ -1,15 +1,18 @@
-"""What the routes share: the parts of one running service, and where it stands in its life."""
+"""What the routes share: the parts of one running service, and where it stands in its life.
 
-from collections.abc import AsyncIterator
+Routes take the request alone and find what they need in it with plain functions, of this file and of `service.options`.
+FastAPI's dependencies would do the same for a tenth of a millisecond each, on the one thread that all requests share.
+"""
+
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, cast
+from typing import cast
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from service.engine import Engine
 from service.errors import NotReady
-from service.holding import Holding, Share
+from service.holding import Holding
 from service.metrics import Metrics
 from service.settings import Settings
 from service.workers import WorkerPool
@@ -42,20 +45,8 @@ def service_of(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
-def request_id_of(request: Request) -> str:
-    """The id that the middleware gave this request."""
-    return cast(str, request.state.request_id)
-
-
-# Dependencies are coroutines: plain functions would be run in threads, and health probes would wait for a free one.
-
-
-async def _any_service(request: Request) -> Service:
-    return service_of(request)
-
-
-async def _open_service(request: Request) -> Service:
-    """The service, for routes that need the models.
+def open_service(request: Request) -> Service:
+    """The service, for what needs the models.
 
     Raises:
         NotReady: The models are still being loaded, or the service is stopping.
@@ -66,17 +57,6 @@ async def _open_service(request: Request) -> Service:
     return service
 
 
-async def _held_bytes(request: Request) -> AsyncIterator[Share]:
-    """What the body of this request holds, given back when it is answered."""
-    with service_of(request).holding.share() as share:
-        yield share
-
-
-async def _request_id(request: Request) -> str:
-    return request_id_of(request)
-
-
-AnyService = Annotated[Service, Depends(_any_service)]
-OpenService = Annotated[Service, Depends(_open_service)]
-HeldBytes = Annotated[Share, Depends(_held_bytes)]
-RequestId = Annotated[str, Depends(_request_id)]
+def request_id_of(request: Request) -> str:
+    """The id that the middleware gave this request."""
+    return cast(str, request.state.request_id)

@@ -3,6 +3,7 @@
 Every route that takes images takes them through here, so limits and errors are the same everywhere.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,9 @@ from service.uploads import PART_NAME, read_body, require_plain, split_images
 # One black pixel.
 _EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 _BINARY = {"type": "string", "format": "binary"}
+
+SPLIT_AT_ONCE = 16_384  # bytes of a body up to which finding its images takes less time than handing it to a thread
+DECODED_TOGETHER = 65_536  # bytes of small images that one thread decodes in one go
 
 # OpenAPI's description of the three forms; the body is read by hand, so the framework cannot know them.
 IMAGES_BODY: dict[str, Any] = {
@@ -76,6 +80,8 @@ async def receive_images(request: Request, service: Service, held: Share) -> lis
     announced = request.headers.get("content-length")
     body = await read_body(request.stream(), announced, settings.max_body_bytes, held.take)
     content_type = request.headers.get("content-type", "")
+    if len(body) <= SPLIT_AT_ONCE:
+        return split_images(body, content_type, settings.max_images_per_request)
     return await service.workers.run(split_images, body, content_type, settings.max_images_per_request)
 
 
@@ -91,10 +97,24 @@ async def decode_and_prepare(
         Malformed, TooLarge, UnsupportedImage: As `service.images.decode_image` says; the message names the image.
     """
 
-    def one(index: int, data: bytes) -> list[Tensor]:
-        pixels = decode_image(data, service.settings.max_image_pixels, f"image {index}")
-        return [model.prepare([pixels]) for model in models]
+    def decode(numbers: range) -> list[list[Tensor]]:
+        prepared = []
+        for number in numbers:
+            pixels = decode_image(encoded[number], service.settings.max_image_pixels, f"image {number}")
+            prepared.append([model.prepare([pixels]) for model in models])
+        return prepared
 
     with stage_span("decode"):
-        prepared = await service.workers.map(one, encoded)
-    return list(zip(*prepared, strict=True))
+        groups = await service.workers.map(decode, _together(encoded))
+    return list(zip(*itertools.chain.from_iterable(groups), strict=True))
+
+
+def _together(encoded: Sequence[bytes]) -> list[range]:
+    """Numbers of the images that are decoded in one go: several small ones, or a larger one alone."""
+    groups, first, size = [], 0, 0
+    for number, data in enumerate(encoded):
+        if number > first and size + len(data) > DECODED_TOGETHER:
+            groups.append(range(first, number))
+            first, size = number, 0
+        size += len(data)
+    return [*groups, range(first, len(encoded))]

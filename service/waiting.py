@@ -52,19 +52,23 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
         ClientGone: The client hung up.
         Exception: Whatever `work` raises.
     """
-    working = asyncio.ensure_future(work)
-    hanging_up = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({working, hanging_up}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone("the connection was closed before the answer was ready")
-        return working.result()
-    finally:
+    working = asyncio.current_task()
+    assert working is not None
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
         working.cancel()
-        hanging_up.cancel()
-        await asyncio.gather(working, hanging_up, return_exceptions=True)
 
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    watching = asyncio.create_task(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not gone or working.uncancel():  # somebody else wants it to end too
+            raise
+        raise ClientGone("the connection was closed before the answer was ready") from None
+    finally:
+        watching.cancel()

@@ -5,13 +5,13 @@ The event loop computes nothing itself; what waits here is bounded, so that a fl
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from service.errors import QueueFull
 
-Item = TypeVar("Item")
+Group = TypeVar("Group", bound=Sized)
 Result = TypeVar("Result")
 
 
@@ -20,13 +20,13 @@ class WorkerPool:
 
     Args:
         threads: Worker threads.
-        max_tasks: Tasks that may wait or run at once.
+        max_images: Images, and other tasks, that may wait or run at once.
     """
 
-    def __init__(self, threads: int, max_tasks: int) -> None:
+    def __init__(self, threads: int, max_images: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="worker")
-        self._max_tasks = max_tasks
-        self._tasks = 0
+        self._max_images = max_images
+        self._images = 0
         self._lock = threading.Lock()
 
     async def run(self, function: Callable[..., Result], *arguments: object) -> Result:
@@ -37,10 +37,10 @@ class WorkerPool:
             Exception: Whatever the function raises.
         """
         self._admit(1)
-        return await asyncio.wrap_future(self._start(function, *arguments))
+        return await asyncio.wrap_future(self._start(1, function, *arguments))
 
-    async def map(self, function: Callable[[int, Item], Result], items: Sequence[Item]) -> list[Result]:
-        """`function(index, item)` for every item, spread over the threads; results in order.
+    async def map(self, function: Callable[[Group], Result], groups: Sequence[Group]) -> list[Result]:
+        """`function(group)` for every group of images, spread over the threads; results in order.
 
         The first failure is raised and calls that have not started are dropped.
 
@@ -48,37 +48,33 @@ class WorkerPool:
             QueueFull: Too many tasks wait already; then none of these is started.
             Exception: Whatever the function raises.
         """
-        self._admit(len(items))
-        futures = [self._start(function, index, item) for index, item in enumerate(items)]
+        self._admit(sum(map(len, groups)))
+        futures = [self._start(len(group), function, group) for group in groups]
         try:
-            return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+            return [await asyncio.wrap_future(future) for future in futures]
         finally:
-            _cancel(futures)
+            for future in futures:
+                future.cancel()
 
     def close(self) -> None:
         """Drop what waits and let the threads end."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _admit(self, tasks: int) -> None:
+    def _admit(self, images: int) -> None:
         with self._lock:
-            if self._tasks and self._tasks + tasks > self._max_tasks:
+            if self._images and self._images + images > self._max_images:
                 raise QueueFull(
-                    f"{tasks} images came while {self._tasks} wait to be decoded; at most {self._max_tasks} may wait: "
-                    "try again later",
+                    f"{images} images came while {self._images} wait to be decoded; at most {self._max_images} may "
+                    "wait: try again later",
                     retry_after_s=1,
                 )
-            self._tasks += tasks
+            self._images += images
 
-    def _start(self, function: Callable[..., Result], *arguments: object) -> "Future[Result]":
+    def _start(self, images: int, function: Callable[..., Result], *arguments: object) -> "Future[Result]":
         future = self._executor.submit(function, *arguments)
-        future.add_done_callback(self._finished)
+        future.add_done_callback(lambda _: self._finished(images))
         return future
 
-    def _finished(self, _: "Future[Result]") -> None:
+    def _finished(self, images: int) -> None:
         with self._lock:
-            self._tasks -= 1
-
-
-def _cancel(futures: "Iterable[Future[Result]]") -> None:
-    for future in futures:
-        future.cancel()
+            self._images -= images

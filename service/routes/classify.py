@@ -3,15 +3,14 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request, Response
 
 from ccnet.sequences import ScaleSequence
 from service import schemas
 from service.answers import Answer
-from service.context import HeldBytes, OpenService, RequestId, Service
+from service.context import Service, open_service, request_id_of
 from service.engine import Classified
 from service.errors import (
     DeadlinePassed,
@@ -24,6 +23,7 @@ from service.errors import (
     UnsupportedImage,
 )
 from service.intake import IMAGES_BODY, decode_and_prepare, receive_images
+from service.options import described, read_options
 from service.problems import problem_responses
 from service.running import ClassifyJob
 from service.served import ServedModel
@@ -47,38 +47,33 @@ REFUSALS = problem_responses(
 @router.post(
     "/v1/classify",
     summary="Classify images",
-    response_model=schemas.ClassifyResponse,
-    response_model_exclude_unset=True,
-    responses=REFUSALS,
-    openapi_extra=IMAGES_BODY,
+    responses=REFUSALS | {200: {"model": schemas.ClassifyResponse}},
+    openapi_extra=IMAGES_BODY | described(schemas.ClassifyOptions),
 )
-async def classify(
-    request: Request,
-    options: Annotated[schemas.ClassifyOptions, Query()],
-    service: OpenService,
-    held: HeldBytes,
-    request_id: RequestId,
-) -> schemas.ClassifyResponse:
+async def classify(request: Request) -> Response:
     """Classify images with `ensemble_size` sampled scale sequences of a CCNet, or with one pass of a ConvNet.
 
     The same images, ensemble size, seed and model give the same answer (logits to 1e-4), alone or in a batch.
     """
     started = time.perf_counter()
+    service = open_service(request)
+    options = read_options(request, schemas.ClassifyOptions)
     model = service.engine.model(options.model)
     members = service.engine.members(model, options.ensemble_size)
     least = _least(options, members)
     time_left = TimeLeft(options.timeout_ms or service.settings.request_timeout_ms)
     service.engine.check_classification(1, members, least, time_left.seconds)  # before a byte of the body is read
-    async with time_left.limit():
-        encoded = await receive_images(request, service, held)
+    with service.holding.share() as held:
+        async with time_left.limit():
+            encoded = await receive_images(request, service, held)
         service.engine.check_classification(len(encoded), members, least, time_left.seconds)
-    decode_s, outcome = await while_connected(
-        request, _run(service, model, encoded, members, least, options, time_left)
-    )
+        decode_s, outcome = await while_connected(
+            request, _run(service, model, encoded, members, least, options, time_left)
+        )
     assert outcome.seed is not None
     service.metrics.ensemble_size.observe(outcome.members)
     response = schemas.ClassifyResponse(
-        request_id=request_id,
+        request_id=request_id_of(request),
         model=model.name,
         ensemble_size=outcome.members,
         seed=outcome.seed,
@@ -94,7 +89,7 @@ async def classify(
         response.asked_ensemble_size = members
     if options.includes("members") and model.takes_sequences:
         response.members = _members(model, outcome.sequences, outcome.answer)
-    return response
+    return Response(response.model_dump_json(exclude_unset=True), media_type="application/json")
 
 
 def _least(options: schemas.ClassifyOptions, members: int) -> int | None:

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from torch import Tensor
 
 from ccnet.equivariance import ShiftSimilarity, SimilarityMap
 from service import schemas
-from service.context import HeldBytes, OpenService, RequestId, Service
+from service.context import Service, open_service, request_id_of
 from service.engine import Probed
 from service.errors import (
     DeadlinePassed,
@@ -23,6 +23,7 @@ from service.errors import (
     UnsupportedImage,
 )
 from service.intake import IMAGES_BODY, decode_and_prepare, receive_images
+from service.options import described, read_options
 from service.probes import ProbePlan, dataset_images, noise
 from service.problems import problem_responses
 from service.running import Progress
@@ -34,18 +35,20 @@ router = APIRouter(prefix="/v1/equivariance", tags=["equivariance"])
 OPTION_REFUSALS = (UnknownModel, TooLarge, OptionOutOfRange, QueueFull, NotReady, DeadlinePassed)
 
 
-@router.get("", summary="Table 1 of a model", responses=problem_responses(*OPTION_REFUSALS))
-async def table(
-    request: Request,
-    options: Annotated[schemas.TableOptions, Query()],
-    service: OpenService,
-    request_id: RequestId,
-) -> schemas.TableResponse:
+@router.get(
+    "",
+    summary="Table 1 of a model",
+    responses=problem_responses(*OPTION_REFUSALS),
+    openapi_extra=described(schemas.TableOptions),
+)
+async def table(request: Request) -> schemas.TableResponse:
     """Cosine similarity of the last map before and after shifts of the input, for noise or for test images.
 
     Scale sequences are dealt out among the images, so that several cost no more passes than one.
     """
     started = time.perf_counter()
+    service = open_service(request)
+    options = read_options(request, schemas.TableOptions)
     model = service.engine.model(options.model)
     service.engine.members(model, options.ensemble_size)  # refuses several members of a model that has none
     plan = _table_plan(model, options)
@@ -56,7 +59,7 @@ async def table(
     for row in rows:
         service.metrics.equivariance.labels(model.name, options.input, str(row.max_shift)).set(row.cosine_mean)
     return schemas.TableResponse(
-        request_id=request_id,
+        request_id=request_id_of(request),
         model=model.name,
         input=options.input,
         samples=samples,
@@ -70,30 +73,28 @@ async def table(
     "",
     summary="Probe images",
     responses=problem_responses(Malformed, UnsupportedImage, *OPTION_REFUSALS),
-    openapi_extra=IMAGES_BODY,
+    openapi_extra=IMAGES_BODY | described(schemas.UploadProbeOptions),
 )
-async def probe(
-    request: Request,
-    options: Annotated[schemas.UploadProbeOptions, Query()],
-    service: OpenService,
-    held: HeldBytes,
-    request_id: RequestId,
-) -> schemas.ProbeResponse:
+async def probe(request: Request) -> schemas.ProbeResponse:
     """Models side by side on the images of the request: Table 1's rows, and the cosine at every shift.
 
     Every image is measured under every scale sequence, so that few images give a steady answer.
     """
     started = time.perf_counter()
+    service = open_service(request)
+    options = read_options(request, schemas.UploadProbeOptions)
     models = _chosen_models(service, options.models)
     if not any(model.takes_sequences for model in models):
         service.engine.members(models[0], options.ensemble_size)
     plans = [_upload_plan(model, options) for model in models]
-    async with TimeLeft(options.timeout_ms or service.settings.request_timeout_ms).limit():
-        encoded = await receive_images(request, service, held)
-        service.engine.check_probe(sum(_passes(plan, len(encoded)) for plan in plans), _cost(len(encoded), plans))
-        decode_s, outcomes = await while_connected(request, _probe(service, plans, encoded))
+    time_left = TimeLeft(options.timeout_ms or service.settings.request_timeout_ms)
+    with service.holding.share() as held:
+        async with time_left.limit():
+            encoded = await receive_images(request, service, held)
+            service.engine.check_probe(sum(_passes(plan, len(encoded)) for plan in plans), _cost(len(encoded), plans))
+            decode_s, outcomes = await while_connected(request, _probe(service, plans, encoded))
     return schemas.ProbeResponse(
-        request_id=request_id,
+        request_id=request_id_of(request),
         samples=len(encoded),
         seed=options.seed,
         models=[outcome.value for outcome in outcomes],

@@ -1,9 +1,9 @@
 """`GET /v1/models`: what is loaded, where it runs, and what its card says."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 
 from service import schemas
-from service.context import OpenService, Service
+from service.context import Service, open_service
 from service.errors import NotReady, OptionOutOfRange, UnknownModel
 from service.options import require_no_options
 from service.problems import problem_responses
@@ -19,8 +19,9 @@ router = APIRouter(tags=["models"], dependencies=[Depends(require_no_options)])
     response_model_exclude_unset=True,
     responses=problem_responses(OptionOutOfRange, NotReady),
 )
-async def models(service: OpenService) -> schemas.ModelsResponse:
+async def models(request: Request) -> schemas.ModelsResponse:
     """Every loaded model, by name."""
+    service = open_service(request)
     return schemas.ModelsResponse(models=[_info(service, model) for model in service.engine.models])
 
 
@@ -30,8 +31,9 @@ async def models(service: OpenService) -> schemas.ModelsResponse:
     summary="One model",
     responses=problem_responses(UnknownModel, OptionOutOfRange, NotReady),
 )
-async def model(name: str, service: OpenService) -> schemas.ModelInfo:
+async def model(name: str, request: Request) -> schemas.ModelInfo:
     """One loaded model with all of its config."""
+    service = open_service(request)
     found = service.engine.model(name)
     return _info(service, found).model_copy(update={"config": found.facts["config"]})
 

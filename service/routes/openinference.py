@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.context import AnyService, HeldBytes, OpenService, Phase, Service
+from service.context import Phase, Service, open_service, service_of
 from service.engine import Classified
 from service.errors import (
     DeadlinePassed,
@@ -52,17 +52,18 @@ _REFUSALS = error_responses(
 
 
 @health.get("/live", summary="Alive", responses=error_responses(NotReady))
-async def live(service: AnyService) -> dict[str, bool]:
+async def live(request: Request) -> dict[str, bool]:
     """As `GET /health/live`."""
+    service = service_of(request)
     if service.engine.ailment is not None:
         raise NotReady(service.engine.ailment)
     return {"live": True}
 
 
 @health.get("/ready", summary="Ready", responses=error_responses(NotReady))
-async def ready(service: AnyService) -> dict[str, bool]:
+async def ready(request: Request) -> dict[str, bool]:
     """As `GET /health/ready`."""
-    _require_ready(service)
+    _require_ready(service_of(request))
     return {"ready": True}
 
 
@@ -79,69 +80,77 @@ async def server() -> dict[str, Any]:
 
 
 @router.get("/v2/models/stats", summary="Statistics of all models", responses=_BRIEF)
-async def all_statistics(service: OpenService) -> dict[str, Any]:
+async def all_statistics(request: Request) -> dict[str, Any]:
     """Counts and times of every model since the start."""
+    service = open_service(request)
     return metadata.statistics(service.engine.statistics, service.engine.models)
 
 
 @router.post("/v2/repository/index", summary="The models that there are", responses=_REFUSALS)
-async def index(request: Request, service: OpenService, held: HeldBytes) -> list[dict[str, Any]]:
+async def index(request: Request) -> list[dict[str, Any]]:
     """All models, or with `{"ready": true}` those that take requests, which are all."""
-    body = await _receive(request, service, held)
-    if body:
-        document = await service.workers.run(load_object, body)
+    service = open_service(request)
+    with service.holding.share() as held:
+        body = await _receive(request, service, held)
+        document = await service.workers.run(load_object, body) if body else {}
         if set(document) - {"ready"} or not isinstance(document.get("ready", True), bool):
             raise Malformed('the body must be empty or {"ready": true}')
     return metadata.repository_index(service.engine.models)
 
 
-async def _asked_model(request: Request, service: OpenService) -> ServedModel:
+def _asked_model(request: Request) -> ServedModel:
     """The model of the path.
 
     Raises:
+        NotReady: As `open_service`.
         UnknownModel: It is not loaded, or has no such version.
     """
-    model = service.engine.model(request.path_params["name"])
+    model = open_service(request).engine.model(request.path_params["name"])
     version = request.path_params.get("version", VERSION)
     if version != VERSION:
         raise UnknownModel(f"version {version[:100]!r} of model {model.name} was asked for; there is {VERSION!r}")
     return model
 
 
-AskedModel = Annotated[ServedModel, Depends(_asked_model)]
-
-
-async def model_metadata(model: AskedModel) -> dict[str, Any]:
+async def model_metadata(request: Request) -> dict[str, Any]:
     """Datatypes and shapes of a model's input and outputs; `images` may also be UINT8 pixels, or BYTES of files."""
-    return metadata.model_metadata(model)
+    return metadata.model_metadata(_asked_model(request))
 
 
-async def model_ready(model: AskedModel, service: OpenService) -> dict[str, Any]:
+async def model_ready(request: Request) -> dict[str, Any]:
     """Whether a model takes requests."""
-    _require_ready(service)
+    model = _asked_model(request)
+    _require_ready(service_of(request))
     return {"name": model.name, "ready": True}
 
 
-async def model_config(model: AskedModel, service: OpenService) -> dict[str, Any]:
+async def model_config(request: Request) -> dict[str, Any]:
     """A model as Triton's ModelConfig."""
-    return metadata.model_config(model, service.settings)
+    return metadata.model_config(_asked_model(request), service_of(request).settings)
 
 
-async def model_statistics(model: AskedModel, service: OpenService) -> dict[str, Any]:
+async def model_statistics(request: Request) -> dict[str, Any]:
     """Counts and times of a model since the start."""
-    return metadata.statistics(service.engine.statistics, [model])
+    return metadata.statistics(service_of(request).engine.statistics, [_asked_model(request)])
 
 
-async def load_or_unload(model: AskedModel) -> Response:
+async def load_or_unload(request: Request) -> Response:
     """Refused: what is loaded is decided by whoever runs the service."""
+    model = _asked_model(request)
     raise Malformed(
         f"model {model.name}: loading and unloading over HTTP is not enabled; models are those in the folder "
         "CCNET_CHECKPOINTS of the service"
     )
 
 
-async def infer(request: Request, model: AskedModel, service: OpenService, held: HeldBytes) -> Response:
+async def infer(request: Request) -> Response:
     """Classify the images of a tensor; see docs/open_inference.md for its forms, the parameters and the outputs."""
+    service = open_service(request)
+    with service.holding.share() as held:
+        return await _infer(request, service, _asked_model(request), held)
+
+
+async def _infer(request: Request, service: Service, model: ServedModel, held: Share) -> Response:
     header_length = request.headers.get(HEADER)
     accepted = wanted_coding(",".join(request.headers.getlist("accept-encoding")))
     service.engine.check_classification(1, 1)  # before a byte of the body is read
@@ -234,7 +243,7 @@ async def _prepared(service: Service, model: ServedModel, question: Question, la
         return await service.workers.run(prepared, data, layout)
     else:
         pixels = groups(cast(NDArray[np.uint8], data), layout)
-        parts = tuple(await service.workers.map(lambda _, group: model.prepare(list(group)), pixels))
+        parts = tuple(await service.workers.map(lambda group: model.prepare(list(group)), pixels))
     return torch.cat(parts)
 
 

@@ -1,12 +1,11 @@
 """`GET /v1/sequences`: the scale sequences that a classification with these options uses."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Request
 
 from service import schemas
-from service.context import OpenService, RequestId
+from service.context import open_service, request_id_of
 from service.errors import NotReady, OptionOutOfRange, UnknownModel
+from service.options import described, read_options
 from service.problems import problem_responses
 from service.routes.classify import sequence_schema
 from service.warming import chosen_seed
@@ -18,11 +17,12 @@ router = APIRouter(tags=["models"])
     "/v1/sequences",
     summary="Scale sequences of a seed",
     responses=problem_responses(UnknownModel, OptionOutOfRange, NotReady),
+    openapi_extra=described(schemas.SequenceOptions),
 )
-async def sequences(
-    options: Annotated[schemas.SequenceOptions, Query()], service: OpenService, request_id: RequestId
-) -> schemas.SequencesResponse:
+async def sequences(request: Request) -> schemas.SequencesResponse:
     """The sequences that `POST /v1/classify` with the same ensemble size, seed and model uses, with all shapes."""
+    service = open_service(request)
+    options = read_options(request, schemas.SequenceOptions)
     model = service.engine.model(options.model)
     if not model.takes_sequences:
         raise OptionOutOfRange(
@@ -33,7 +33,7 @@ async def sequences(
     seed = chosen_seed(options.seed, service.settings.seed_pool)
     drawn = await service.workers.run(model.sample, members, seed)
     return schemas.SequencesResponse(
-        request_id=request_id,
+        request_id=request_id_of(request),
         model=model.name,
         ensemble_size=members,
         seed=seed,

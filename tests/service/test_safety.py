@@ -186,13 +186,13 @@ async def test_decoding_that_outlasts_its_deadline_frees_the_request_and_then_it
         late = await client.post("/v1/classify?timeout_ms=50", content=grey(1), headers=PNG)
         assert (late.status_code, entered.is_set(), gate.is_set()) == (504, True, False)
         workers = service_behind(client).workers
-        assert workers._tasks == 1  # the thread goes on
+        assert workers._images == 1  # the thread goes on
         again = await client.post("/v1/classify?timeout_ms=50", content=grey(1), headers=PNG)
         assert again.status_code == 504
-        assert workers._tasks == 1  # what had not begun left its place at once
+        assert workers._images == 1  # what had not begun left its place at once
         gate.set()
         assert (await client.post("/v1/classify", content=grey(1), headers=PNG)).status_code == 200
-        assert workers._tasks == 0
+        assert workers._images == 0
 
 
 async def test_the_line_of_a_request_says_what_it_cost_and_why_it_was_refused(client, caplog):
