@@ -122,7 +122,7 @@ def test_the_result_is_json_says_how_it_was_measured_and_goes_into_the_card(
     torch.manual_seed(0)
     distribution = {"std": 0.03, "method": "corrected", "pool_size": 0}
     save_checkpoint(
-        CCNet(1, 10),
+        CCNet(1, 10, hidden=(4,)),
         tmp_path / "net",
         labels=sample.classes,
         preprocessing=PREPROCESSING,
@@ -148,7 +148,11 @@ def test_a_checkpoint_is_measured_with_its_own_sampler_unless_another_is_given(
     sample: ImageDataset, tmp_path: Path, sampler: dict[str, Any]
 ) -> None:
     save_checkpoint(
-        CCNet(1, 10), tmp_path, labels=sample.classes, preprocessing=PREPROCESSING, scale_distribution=sampler
+        CCNet(1, 10, hidden=(4,)),
+        tmp_path,
+        labels=sample.classes,
+        preprocessing=PREPROCESSING,
+        scale_distribution=sampler,
     )
     checkpoint, images = load_checkpoint(tmp_path), sample.first(1)
     own = evaluate(checkpoint, images, sizes=(1,), draws=1)

@@ -74,7 +74,7 @@ def test_logits_do_not_depend_on_the_rest_of_the_batch():
 
 def test_backends_give_the_same_logits():
     torch.manual_seed(0)
-    model, x = CCNet(1, in_size=(8, 12)).double(), torch.rand(2, 1, 8, 12, dtype=torch.float64)
+    model, x = CCNet(1, in_size=(8, 12), hidden=(4, 4)).double(), torch.rand(2, 1, 8, 12, dtype=torch.float64)
     (sequence,) = sample_scale_sequences(1, seed=0, in_size=(8, 12))
     logits = []
     for backend in ("standard", "chunked", "discrete"):
@@ -88,7 +88,7 @@ def test_backends_give_the_same_logits():
 
 def test_a_step_against_the_gradient_lowers_the_loss():
     torch.manual_seed(0)
-    model = CCNet(1, in_size=(16, 16))
+    model = CCNet(1, in_size=(16, 16), hidden=(4, 4))
     x, y = torch.rand(16, 1, 16, 16), torch.arange(16) % 10
     (sequence,) = sample_scale_sequences(1, seed=0, in_size=(16, 16))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)

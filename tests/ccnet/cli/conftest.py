@@ -16,10 +16,10 @@ from tests.ccnet.cli.calls import DATA, DISTRIBUTION
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Checkpoints as `ccnet train` writes them, of untrained networks."""
+    """Checkpoints as `ccnet train` writes them, of untrained networks; small Internal-Nets take less time."""
     folder = tmp_path_factory.mktemp("checkpoints")
     torch.manual_seed(20061120)
-    for name, network in (("tiny-ccnet", CCNet(1, 10)), ("tiny-convnet", ConvNet(1, 10))):
+    for name, network in (("tiny-ccnet", CCNet(1, 10, hidden=(4,))), ("tiny-convnet", ConvNet(1, 10))):
         save_checkpoint(
             network,
             folder / name,
