@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 
 from ccnet import __version__
@@ -86,7 +86,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.service = service
-    checked = [Depends(require_key), Depends(require_single_options)]
+    checked = [Depends(_check)]
     for router in KEYED:
         app.include_router(router, dependencies=checked, responses=problems.problem_responses(Unauthorized))
     app.include_router(OPEN_INFERENCE, dependencies=checked, responses=problems.error_responses(Unauthorized))
@@ -100,6 +100,16 @@ def create_app(
     app.add_middleware(RequestMiddleware, metrics=counted)
     counted.know_routes(_routes())
     return app
+
+
+async def _check(request: Request) -> None:
+    """What a request must meet wherever a key may be demanded; one dependency, for each takes a tenth of a millisecond.
+
+    Raises:
+        Unauthorized, OptionOutOfRange: As the two say.
+    """
+    await require_key(request)
+    await require_single_options(request)
 
 
 def create_metrics_app(service: Service) -> FastAPI:

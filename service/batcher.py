@@ -100,7 +100,7 @@ class _Waiting(Generic[Job, Part]):
 
     Attributes:
         rank: Who is served first: the lowest.
-        taken: Units that were run or are running.
+        taken: Units that were run, are running, or are no longer wanted.
         begun: When its first unit was taken; None before.
     """
 
@@ -116,8 +116,8 @@ class _Waiting(Generic[Job, Part]):
 
     @property
     def left(self) -> int:
-        """Passes that are not taken yet and that somebody waits for."""
-        return 0 if self.future.done() else (self.cost.units - self.taken) * self.cost.passes
+        """Passes that are not taken yet."""
+        return (self.cost.units - self.taken) * self.cost.passes
 
     def take(self, units: int) -> Slice[Job]:
         self.taken += units
@@ -169,6 +169,7 @@ class Batcher(Generic[Job, Part]):
         self._clock = clock
         self._waiting: dict[int, _Waiting[Job, Part]] = {}  # in order of arrival, those that run included
         self._numbers = itertools.count()
+        self._queue_passes = 0
         self._admitted_passes = 0
         self._running_passes = 0
         self._running_since: float | None = None
@@ -183,7 +184,7 @@ class Batcher(Generic[Job, Part]):
     @property
     def queue_passes(self) -> int:
         """Passes that wait now."""
-        return sum(waiting.left for waiting in self._waiting.values())
+        return self._queue_passes
 
     @property
     def crash(self) -> BaseException | None:
@@ -217,6 +218,8 @@ class Batcher(Generic[Job, Part]):
                 f"at most {self._max_queue_passes} may wait: try again later or ask for fewer images or members",
                 retry_after_s=self._retry_after_s(waiting),
             )
+        if (self._running_passes + waiting + cost.needed) * self._seconds_per_pass <= timeout_s:
+            return  # in time even behind all that waits
         expected_s = self._expected_s(cost)
         if waiting and expected_s > timeout_s:
             raise QueueFull(
@@ -243,6 +246,7 @@ class Batcher(Generic[Job, Part]):
         rank = self._rank(cost)
         waiting: _Waiting[Job, Part] = _Waiting(job, cost, rank, loop.create_future(), now)
         self._waiting[number] = waiting
+        self._queue_passes += cost.total
         self._admitted_passes += cost.total
         self._idle.clear()
         self._arrived.set()
@@ -253,6 +257,7 @@ class Batcher(Generic[Job, Part]):
             if timer is not None:
                 timer.cancel()
             self._waiting.pop(number, None)
+            self._withdraw(waiting)
             self._mark_idle()
 
     async def drain(self, timeout_s: float) -> bool:
@@ -274,8 +279,14 @@ class Batcher(Generic[Job, Part]):
         self._fail_all(NotReady("the service stopped before this request was answered"))
         return answered
 
+    def _withdraw(self, waiting: _Waiting[Job, Part]) -> None:
+        """Take what is left of it out of the queue: nobody waits for it any more."""
+        self._queue_passes -= waiting.left
+        waiting.taken = waiting.cost.units
+
     def _expire(self, waiting: _Waiting[Job, Part]) -> None:
         """Its deadline has come."""
+        self._withdraw(waiting)
         least = waiting.cost.least
         if least is not None and len(waiting.parts) >= least:
             waiting.answer(self._clock())
@@ -289,6 +300,7 @@ class Batcher(Generic[Job, Part]):
 
     def _fail_all(self, error: Exception) -> None:
         for waiting in self._waiting.values():
+            self._withdraw(waiting)
             waiting.fail(error)
         self._waiting.clear()
         self._running_passes, self._running_since = 0, None
@@ -358,6 +370,7 @@ class Batcher(Generic[Job, Part]):
             if units:
                 batch.append((waiting, waiting.take(units)))
                 room -= units * cost.passes
+                self._queue_passes -= units * cost.passes
             if cost.alone or room <= 0:
                 break
         return batch
@@ -376,6 +389,7 @@ class Batcher(Generic[Job, Part]):
         for (waiting, _), result in zip(batch, results, strict=True):
             waiting.run_s += now - started
             if isinstance(result, Exception):
+                self._withdraw(waiting)
                 waiting.fail(result)
                 continue
             waiting.parts.extend(result)

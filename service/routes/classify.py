@@ -1,6 +1,5 @@
 """`POST /v1/classify`: what is in these images, according to an ensemble of scale sequences?"""
 
-import asyncio
 import time
 from collections.abc import Sequence
 
@@ -117,9 +116,8 @@ async def _run(
     started = time.perf_counter()
     seed = _seed(service, model, options.seed)
     async with time_left.limit():
-        (images,), sequences = await asyncio.gather(
-            decode_and_prepare(service, [model], encoded), _sequences(service, model, members, seed)
-        )
+        (images,) = await decode_and_prepare(service, [model], encoded)
+        sequences = await _sequences(service, model, members, seed)
     decode_s = time.perf_counter() - started
     service.metrics.stage("decode", decode_s)
     job = ClassifyJob(model, torch.cat(images), members, options.aggregate, seed, sequences)
