@@ -67,7 +67,7 @@ class InternalNet(nn.Module):
         self.last = nn.Linear(widths[-1], self.out_channels * self.in_channels * taps)
         self.reset_parameters()
 
-    # How often `.to()` and its like may have put other values into the same parameters; see `ccnet.plan_cache.Stamp`.
+    # How often `.to()` and its like may have put other values into the same parameters; see `ccnet.stamps.Stamp`.
     moves = 0
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "InternalNet":

@@ -96,7 +96,8 @@ def create_app(
         _include_metrics(app, settings)
     pages.install(app)
     problems.install(app)
-    describe_keys(app, _paths(*KEYED, OPEN_INFERENCE, *([metrics.router] if settings.metrics_key else [])))
+    if settings.api_keys:
+        describe_keys(app, _paths(*KEYED, OPEN_INFERENCE, *([metrics.router] if settings.metrics_key else [])))
     app.add_middleware(RequestMiddleware, metrics=counted)
     counted.know_routes(_routes())
     return app

@@ -50,7 +50,7 @@ async def require_key(request: Request) -> None:
 
 
 def describe_keys(app: FastAPI, paths: Collection[str]) -> None:
-    """Say in the OpenAPI document that these paths take a key."""
+    """Say in the OpenAPI document that these paths demand a key."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -40,6 +40,7 @@ IMAGES_BODY: dict[str, Any] = {
                 "schema": {
                     "type": "object",
                     "required": [PART_NAME],
+                    "additionalProperties": False,
                     "properties": {PART_NAME: {"type": "array", "items": _BINARY, "minItems": 1}},
                 }
             },

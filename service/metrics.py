@@ -53,6 +53,11 @@ class Metrics:
         )
         self.batch_passes = self._sizes("ccnet_batch_passes", "Passes (images x members) in a batch.")
         self.ensemble_size = self._sizes("ccnet_ensemble_size", "Members of a classification.")
+        self.in_flight = Gauge(
+            "ccnet_requests_in_flight",
+            "Requests to the API that are being answered; health and metrics do not count.",
+            registry=self.registry,
+        )
         self.queue_passes = Gauge("ccnet_queue_passes", "Passes that wait for inference.", registry=self.registry)
         self.rejected = Counter(
             "ccnet_requests_rejected", "Requests that were refused.", ["reason"], registry=self.registry

@@ -4,6 +4,7 @@ import logging
 import re
 import secrets
 import time
+from contextlib import nullcontext
 from typing import Any, cast
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -22,6 +23,7 @@ SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",  # pages bring one that lets them load
 }
 NEVER_STORED = ("/v1", "/v2", "/health", "/metrics")
+COUNTED = ("/v1/", "/v2/models/")  # in flight
 VALID_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 MAX_LOGGED_PATH = 200
 
@@ -43,60 +45,86 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started = time.perf_counter()
         method = scope["method"]
         if method == "HEAD":  # answered as GET is, without its body; the router knows GET alone
             scope = {**scope, "method": "GET"}
-        headers_in = Headers(scope=scope)
-        request_id = _request_id(headers_in.get(HEADER))
-        scope.setdefault("state", {})["request_id"] = request_id
+        headers = Headers(scope=scope)
+        exchange = _Exchange(scope, receive, send, _request_id(headers.get(HEADER)), method)
         facts: dict[str, Any] = {}
-        tokens = REQUEST_ID.set(request_id), FACTS.set(facts)
-        status = 0
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[HEADER] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-                if status >= 400 or scope["path"].startswith(NEVER_STORED):
-                    headers["Cache-Control"] = "no-store"
-            elif method == "HEAD":
-                message = {**message, "body": b""}
-            await send(message)
-
-        with tracing.request_span(method, headers_in) as span:
+        tokens = REQUEST_ID.set(exchange.request_id), FACTS.set(facts)
+        in_flight = self._metrics.in_flight.track_inprogress() if scope["path"].startswith(COUNTED) else nullcontext()
+        with in_flight, tracing.request_span(method, headers) as span:
             try:
-                await self._app(scope, receive, send_with_headers)
+                await self._app(scope, exchange.receive, exchange.send)
             except Exception as error:
                 log(logging.ERROR, "unforeseen failure", exc_info=error)
-                if not status:
-                    await internal_error(request_id, scope["path"])(scope, receive, send_with_headers)
+                if not exchange.status:
+                    await internal_error(exchange.request_id, scope["path"])(scope, receive, exchange.send)
             finally:
-                status = status or 499  # cancelled before any answer
-                route = cast(str | None, getattr(scope.get("route"), "path", None))
-                tracing.end_request(span, method, route, status, facts | {"request_id": request_id})
-                self._finish(scope, route, method, status, time.perf_counter() - started, facts)
+                exchange.status = exchange.status or 499  # cancelled before any answer
+                tracing.end_request(
+                    span, method, exchange.route, exchange.status, facts | {"request_id": exchange.request_id}
+                )
+                self._finish(exchange, facts)
                 REQUEST_ID.reset(tokens[0])
                 FACTS.reset(tokens[1])
 
-    def _finish(
-        self, scope: Scope, route: str | None, method: str, status: int, seconds: float, facts: dict[str, Any]
-    ) -> None:
-        self._metrics.request_done(route, method, status, seconds)
+    def _finish(self, exchange: "_Exchange", facts: dict[str, Any]) -> None:
+        seconds = time.perf_counter() - exchange.started
+        self._metrics.request_done(exchange.route, exchange.method, exchange.status, seconds)
         log(
             logging.INFO,
             "request",
-            method=method,
-            path=scope["path"][:MAX_LOGGED_PATH],
-            route=route,
-            status=status,
+            method=exchange.method,
+            path=exchange.scope["path"][:MAX_LOGGED_PATH],
+            route=exchange.route,
+            status=exchange.status,
             ms=round(seconds * 1000, 2),
             **facts,
         )
+
+
+class _Exchange:
+    """One request and its answer, looked at as they pass.
+
+    Attributes:
+        started: When it came, by `time.perf_counter`.
+        status: Of the answer; 0 before it.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, request_id: str, method: str) -> None:
+        self.started = time.perf_counter()
+        self.status = 0
+        self.scope, self.request_id, self.method = scope, request_id, method
+        self._receive, self._send = receive, send
+        self._state = scope.setdefault("state", {})
+        self._state["request_id"] = request_id
+        self._state["body_read"] = False
+
+    @property
+    def route(self) -> str | None:
+        """The template of the route that took it."""
+        return cast(str | None, getattr(self.scope.get("route"), "path", None))
+
+    async def receive(self) -> Message:
+        """Note whether all of the body was read."""
+        message = await self._receive()
+        self._state["body_read"] = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Add headers; leave out the body that HEAD does not have."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers[HEADER] = self.request_id
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+            if self.status >= 400 or self.scope["path"].startswith(NEVER_STORED):
+                headers["Cache-Control"] = "no-store"
+        elif self.method == "HEAD":
+            message = {**message, "body": b""}
+        await self._send(message)
 
 
 def _request_id(given: str | None) -> str:

@@ -4,6 +4,7 @@ The type of a problem is `urn:ccnet:problem:<reason>`; `request_id` finds its li
 foresaw say nothing of themselves to the client.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,11 +13,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from ccnet.errors import CcnetError, DataError
 from service.context import request_id_of, service_of
 from service.errors import ClientGone, OptionOutOfRange, ServiceError
-from service.logs import note
+from service.lingering import LingeringResponse
+from service.logs import log, note
 from service.schemas import ALLOWED, UNKNOWN_OPTION, Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -78,9 +81,10 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if error.status == 413:
+    still_sent = error.status == 413 and not request.state.body_read
+    if still_sent:
         headers["Connection"] = "close"  # the rest of the body is not wanted
-    return problem(
+    response = problem(
         error.status,
         error.title,
         error.detail,
@@ -89,12 +93,19 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
         headers=headers,
         path=request.scope["path"],
     )
+    return LingeringResponse(response) if still_sent else response
 
 
 async def _on_library_error(request: Request, error: Exception) -> Response:
     """What the library refuses was asked for by an option; its messages say what is allowed."""
-    hint = " (on the machine of the service; CCNET_DATA_DIR names the folder)" if isinstance(error, DataError) else ""
-    return await _on_service_error(request, OptionOutOfRange(f"{error}{hint}"))
+    detail = str(error)
+    if isinstance(error, DataError):  # names files of this machine
+        log(logging.WARNING, f"no data set: {error}")
+        detail = (
+            "the data set cannot be read on the machine of the service: the log has the reason, CCNET_DATA_DIR names "
+            "the folder; input=noise needs none"
+        )
+    return await _on_service_error(request, OptionOutOfRange(detail))
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
@@ -125,14 +136,26 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
         404: "there is nothing at this path; see /docs for what there is",
         405: f"{request.method} is not allowed at this path",
     }
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
     return problem(
         error.status_code,
         error.detail,
         details.get(error.status_code, error.detail),
         reason=error.detail.lower().replace(" ", "-"),
         request_id=request_id_of(request),
-        headers=error.headers,
+        headers=headers,
         path=request.scope["path"],
+    )
+
+
+def _methods(request: Request) -> list[str]:
+    """All that the path takes; the framework names those of its first route alone."""
+    return sorted(
+        method
+        for method in ("GET", "POST", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
     )
 
 

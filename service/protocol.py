@@ -38,6 +38,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for a first request."""
         super().connection_made(transport)
+        self.url = b""
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -123,7 +124,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is None or self.cycle.response_complete:
             request_id = secrets.token_hex(16)
             headers = {"Connection": "close", HEADER: request_id, "Cache-Control": "no-store"} | SECURITY_HEADERS
-            response = problem(status, title, detail, reason=reason, request_id=request_id, headers=headers)
+            path = self.url.partition(b"?")[0].decode("latin-1")  # as far as it came
+            response = problem(status, title, detail, reason=reason, request_id=request_id, headers=headers, path=path)
             lines = b"".join(name + b": " + value + b"\r\n" for name, value in response.raw_headers)
             self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + bytes(response.body))
         self.transport.close()

@@ -5,7 +5,7 @@ No tensor is known here. Sizes are [height, width], vertical before horizontal; 
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.settings import MAX_ENSEMBLE_SIZE
@@ -166,6 +166,12 @@ class UploadProbeOptions(ProbeOptions):
     format: Annotated[Literal["json"], _option("format", "Form of the answer.")] = "json"
 
 
+# Two numbers, said without `prefixItems`, which not every reader of OpenAPI knows.
+Size = Annotated[
+    tuple[int, int], WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2})
+]
+
+
 class TopClass(BaseModel):
     """One class and its probability."""
 
@@ -192,7 +198,7 @@ class Sequence(BaseModel):
 
     vertical: list[str] = Field(examples=[["1", "5/6", "4/5"]])
     horizontal: list[str]
-    shapes: list[tuple[int, int]] = Field(description="[height, width] of every layer's output.")
+    shapes: list[Size] = Field(description="[height, width] of every layer's output.")
 
 
 class Member(BaseModel):
@@ -236,7 +242,7 @@ class SequencesResponse(BaseModel):
     model: str
     ensemble_size: int
     seed: int
-    input_size: tuple[int, int] = Field(description="[height, width] of the network's input, in pixels.")
+    input_size: Size = Field(description="[height, width] of the network's input, in pixels.")
     sequences: list[Sequence]
 
 
@@ -248,7 +254,7 @@ class ModelInfo(BaseModel):
     architecture: str
     takes_sequences: bool = Field(description="Whether it is run as an ensemble of scale sequences.")
     labels: list[str]
-    input_size: tuple[int, int]
+    input_size: Size
     device: str
     backend: str | None = Field(description="How continuous convolutions are computed; null without any.")
     instruction_set: str | None = Field(description="What the native kernels use; null under another backend.")

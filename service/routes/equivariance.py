@@ -56,7 +56,8 @@ async def table(request: Request) -> schemas.TableResponse:
     async with TimeLeft(options.timeout_ms or service.settings.request_timeout_ms).limit():
         decode_s, outcome = await while_connected(request, _table(service, plan, options, samples))
     rows: list[ShiftSimilarity] = outcome.value
-    for row in rows:
+    is_served = any(model is served for served in service.engine.models)  # it may have been replaced meanwhile
+    for row in rows if is_served else ():
         service.metrics.equivariance.labels(model.name, options.input, str(row.max_shift)).set(row.cosine_mean)
     return schemas.TableResponse(
         request_id=request_id_of(request),

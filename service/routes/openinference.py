@@ -276,15 +276,15 @@ async def _answer(
     )
 
 
-def _parameter(name: str, text: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string"}}
+def _parameter(name: str, text: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string"} | more}
 
 
 _NAME = _parameter("name", "A loaded model.")
-_VERSION = _parameter("version", f"Its version, which is always {VERSION}.")
+_VERSION = _parameter("version", f"Its version, which is always {VERSION}.", enum=[VERSION])
 _BINARY = {"type": "string", "format": "binary"}
 _EXAMPLE = {
-    "parameters": {"ensemble_size": 4, "seed": 7},
+    "parameters": {"seed": 7},
     "inputs": [{"name": "images", "datatype": "UINT8", "shape": [1, 2, 2, 1], "data": [0, 85, 170, 255]}],
     "outputs": [{"name": "labels"}],
 }

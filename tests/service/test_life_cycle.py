@@ -123,7 +123,7 @@ def test_large_bodies_are_refused_and_readiness_goes_before_the_listening_socket
         for _ in range(20):
             yield bytes(100)
 
-    for content in (bytes(2000), chunks()):
+    for content in (bytes(2000), chunks(), bytes(100_000_000)):  # the last is still being sent when it is refused
         response = httpx.post(f"{url}/v1/classify", content=content, headers=headers, timeout=PATIENCE_S)
         assert response.status_code == 413
         assert response.headers["Content-Type"] == "application/problem+json"

@@ -24,6 +24,7 @@ CONTRACT = {
     "ccnet_batch_images": {"le"},
     "ccnet_batch_passes": {"le"},
     "ccnet_ensemble_size": {"le"},
+    "ccnet_requests_in_flight": set(),
     "ccnet_queue_passes": set(),
     "ccnet_requests_rejected": {"reason"},
     "ccnet_plan_cache_events": {"event"},
@@ -54,6 +55,18 @@ async def families(client: httpx.AsyncClient) -> dict:
     """The series of /metrics by name."""
     text = (await client.get("/metrics")).text
     return {family.name: family.samples for family in text_string_to_metric_families(text)}
+
+
+async def test_requests_in_flight_are_those_that_are_being_answered(make_app, fake):
+    async with running(make_app()) as client:
+        fake.gate.clear()
+        asked = [asyncio.create_task(client.post("/v1/classify", content=grey(1), headers=PNG)) for _ in range(3)]
+        while service_behind(client).engine._batcher.running_s == 0:
+            await asyncio.sleep(0.001)
+        assert [sample.value for sample in (await families(client))["ccnet_requests_in_flight"]] == [3.0]
+        fake.gate.set()
+        await asyncio.gather(*asked)
+        assert [sample.value for sample in (await families(client))["ccnet_requests_in_flight"]] == [0.0]
 
 
 async def test_every_series_of_the_contract_is_there_from_the_start(client):

@@ -6,6 +6,7 @@ import pytest
 
 from service.errors import REFUSALS
 from service.pages import WEB
+from tests.service.conftest import running
 
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
@@ -64,6 +65,21 @@ async def test_the_description_shows_the_three_forms_and_every_refusal(client):
         for status, response in post["responses"].items():
             expected = "application/json" if status == "200" else "application/problem+json"
             assert set(response["content"]) == {expected}
+
+
+@pytest.mark.parametrize("keys", [[], ["a-key-of-many-characters"]])
+async def test_the_description_says_which_paths_demand_a_key(make_app, keys):
+    async with running(make_app(api_keys=keys)) as client:
+        document = (await client.get("/openapi.json")).json()
+        documented = {path for path, at in document["paths"].items() for each in at.values() if "security" in each}
+        methods = [(path, method) for path, at in document["paths"].items() for method in at]
+        demanding = {
+            path
+            for path, method in methods
+            if (await client.request(method, path.format(name="fake", version="1"))).status_code == 401
+        }
+    assert documented == demanding
+    assert bool(demanding) is bool(keys)
 
 
 async def test_the_description_knows_no_other_form_of_error(client):

@@ -117,6 +117,14 @@ async def test_a_head_without_end_is_refused_as_soon_as_it_is_too_long(port, hea
         assert await closed(reader)
 
 
+async def test_under_v2_a_refused_head_has_the_form_of_its_protocol(port):
+    async with connected(port) as (reader, writer):
+        writer.write(b"GET /v2/health/live HTTP/1.1\r\nX: " + b"a" * MAX_HEAD_BYTES)
+        status, body = await answer(reader)
+        assert status == 431
+        assert set(json.loads(body)) == {"error"}
+
+
 async def test_heads_that_fit_are_taken_again_and_again_on_one_connection(port):
     head = b"GET /live HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (MAX_HEAD_BYTES - 100) + b"\r\n\r\n"
     async with connected(port) as (reader, writer):
