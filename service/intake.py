@@ -5,12 +5,14 @@ Every route that takes images takes them through here, so limits and errors are 
 
 import itertools
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
 from torch import Tensor
 
 from service.context import Service
+from service.errors import TooLarge
 from service.holding import Share
 from service.images import decode_image
 from service.served import ServedModel
@@ -22,6 +24,8 @@ _EXAMPLE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgAB
 _BINARY = {"type": "string", "format": "binary"}
 
 SPLIT_AT_ONCE = 16_384  # bytes of a body up to which finding its images takes less time than handing it to a thread
+# One image this small, in bytes and pixels, is decoded on the event loop: a change of thread and back takes as long.
+TINY_BYTES, TINY_PIXELS = 4096, 4096
 DECODED_TOGETHER = 65_536  # bytes of small images that one thread decodes in one go
 
 # OpenAPI's description of the three forms; the body is read by hand, so the framework cannot know them.
@@ -101,11 +105,16 @@ async def decode_and_prepare(
     def decode(numbers: range) -> list[list[Tensor]]:
         prepared = []
         for number in numbers:
-            pixels = decode_image(encoded[number], service.settings.max_image_pixels, f"image {number}")
+            pixels = decode_image(encoded[number], most, f"image {number}")
             prepared.append([model.prepare([pixels]) for model in models])
         return prepared
 
     with stage_span("decode"):
+        most = min(service.settings.max_image_pixels, TINY_PIXELS)
+        if len(encoded) == 1 and len(encoded[0]) <= TINY_BYTES:
+            with suppress(TooLarge):
+                return list(zip(*decode(range(1)), strict=True))
+        most = service.settings.max_image_pixels
         groups = await service.workers.map(decode, _together(encoded))
     return list(zip(*itertools.chain.from_iterable(groups), strict=True))
 
