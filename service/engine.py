@@ -306,8 +306,8 @@ class Engine:
     def _prepare(self, run: Callable[[Step], None]) -> Prepared:
         """For requests that name no seed, those of the default model first."""
         asked_most = sorted(self.models, key=lambda model: model is not self.default_model)
-        seeds, members = self._settings.seed_pool, self._settings.ensemble_size
-        return prepare_pool(asked_most, self._plans, seeds=seeds, members=members, run=run)
+        members = max(self._settings.prepared_members, self._settings.ensemble_size)
+        return prepare_pool(asked_most, self._plans, seeds=self._settings.seed_pool, members=members, run=run)
 
     def _run_between_batches(self, step: Step) -> None:
         self._executor.submit(step).result()

@@ -3,18 +3,18 @@
 Every route that takes images takes them through here, so limits and errors are the same everywhere.
 """
 
-import itertools
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+import torch
 from fastapi import Request
 from torch import Tensor
 
 from service.context import Service
 from service.errors import TooLarge
 from service.holding import Share
-from service.images import decode_image
+from service.images import Pixels, decode_image
 from service.served import ServedModel
 from service.tracing import stage_span
 from service.uploads import PART_NAME, read_body, require_plain, split_images
@@ -27,6 +27,7 @@ SPLIT_AT_ONCE = 16_384  # bytes of a body up to which finding its images takes l
 # One image this small, in bytes and pixels, is decoded on the event loop: a change of thread and back takes as long.
 TINY_BYTES, TINY_PIXELS = 4096, 4096
 DECODED_TOGETHER = 65_536  # bytes of small images that one thread decodes in one go
+PREPARED_TOGETHER = 262_144  # bytes of their pixels that are prepared in one go
 
 # OpenAPI's description of the three forms; the body is read by hand, so the framework cannot know them.
 IMAGES_BODY: dict[str, Any] = {
@@ -90,36 +91,40 @@ async def receive_images(request: Request, service: Service, held: Share) -> lis
     return await service.workers.run(split_images, body, content_type, settings.max_images_per_request)
 
 
-async def decode_and_prepare(
-    service: Service, models: Sequence[ServedModel], encoded: Sequence[bytes]
-) -> list[tuple[Tensor, ...]]:
-    """For every model each image as it wants it, float32 [1, C, H, W].
+async def decode_and_prepare(service: Service, models: Sequence[ServedModel], encoded: Sequence[bytes]) -> list[Tensor]:
+    """For every model all images as it wants them, float32 [N, C, H, W].
 
-    An image is prepared as soon as it is decoded and its pixels are let go, so that a request of many large pictures
-    never holds more of them than there are worker threads.
+    Large pictures are prepared as soon as they are decoded and their pixels are let go, so that a request of many never
+    holds more of them than there are worker threads.
 
     Raises:
         Malformed, TooLarge, UnsupportedImage: As `service.images.decode_image` says; the message names the image.
     """
-
-    def decode(numbers: range) -> list[list[Tensor]]:
-        prepared = []
-        for number in numbers:
-            pixels = decode_image(encoded[number], most, f"image {number}")
-            prepared.append([model.prepare([pixels]) for model in models])
-        return prepared
-
+    most = service.settings.max_image_pixels
     with stage_span("decode"):
-        most = min(service.settings.max_image_pixels, TINY_PIXELS)
         if len(encoded) == 1 and len(encoded[0]) <= TINY_BYTES:
             with suppress(TooLarge):
-                return list(zip(*decode(range(1)), strict=True))
-        most = service.settings.max_image_pixels
-        groups = await service.workers.map(decode, _together(encoded))
-    return list(zip(*itertools.chain.from_iterable(groups), strict=True))
+                return _decode(models, encoded, range(1), min(most, TINY_PIXELS))
+        groups = await service.workers.map(
+            lambda numbers: _decode(models, encoded, numbers, most), _decoded_together(encoded)
+        )
+    return groups[0] if len(groups) == 1 else [torch.cat(of_model) for of_model in zip(*groups, strict=True)]
 
 
-def _together(encoded: Sequence[bytes]) -> list[range]:
+def _decode(models: Sequence[ServedModel], encoded: Sequence[bytes], numbers: range, most: int) -> list[Tensor]:
+    """The images of these numbers for every model; small ones are prepared together."""
+    prepared: list[list[Tensor]] = [[] for _ in models]
+    pictures: list[Pixels] = []
+    for number in numbers:
+        pictures.append(decode_image(encoded[number], most, f"image {number}"))
+        if number == numbers[-1] or sum(picture.nbytes for picture in pictures) > PREPARED_TOGETHER:
+            for model, of_model in zip(models, prepared, strict=True):
+                of_model.append(model.prepare(pictures))
+            pictures = []
+    return [of_model[0] if len(of_model) == 1 else torch.cat(of_model) for of_model in prepared]
+
+
+def _decoded_together(encoded: Sequence[bytes]) -> list[range]:
     """Numbers of the images that are decoded in one go: several small ones, or a larger one alone."""
     groups, first, size = [], 0, 0
     for number, data in enumerate(encoded):

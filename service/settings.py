@@ -74,17 +74,24 @@ class Settings(BaseSettings):
         default=4, ge=1, le=MAX_ENSEMBLE_SIZE, description="Members used when a request names none."
     )
     seed_pool: int = Field(
-        default=4,
+        default=2,
         ge=0,
         le=65_536,
         description="Seeds, from 0 on, of which a request without one gets any, so that prepared weights are used "
         "again; 0 draws a fresh seed for each. A request with a seed always gets the sequences of that seed.",
     )
+    prepared_members: int = Field(
+        default=8,
+        ge=1,
+        le=MAX_ENSEMBLE_SIZE,
+        description="Members of each seed of the pool whose weights are prepared before the service is ready, at least "
+        "`CCNET_ENSEMBLE_SIZE`; larger ensembles generate those of the rest while they are answered.",
+    )
     plan_cache_bytes: int = Field(
         default=768 * 2**20,
         ge=0,
         description="Most bytes of prepared weights kept, for all models together; 0 keeps none. A scale sequence has "
-        "about 42 MB, and requests that name no seed use `CCNET_SEED_POOL` x `CCNET_ENSEMBLE_SIZE` of them.",
+        "about 42 MB, and requests that name no seed use `CCNET_SEED_POOL` x `CCNET_PREPARED_MEMBERS` of them.",
     )
     top_k: int = Field(default=5, ge=1, description="Classes listed per image when a request names no number.")
     request_timeout_ms: int = Field(

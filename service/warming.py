@@ -1,7 +1,7 @@
 """Before the first request: the weights that requests without a seed will need are prepared, as far as they fit.
 
-Such a request gets one of a few seeds, and a smaller ensemble of a seed is the beginning of a larger one, so the
-members of the default size serve every request that leaves out the seed. Others are prepared when they are asked for.
+Such a request gets one of a few seeds, and a smaller ensemble of a seed is the beginning of a larger one, so the first
+members of these seeds serve every request that leaves out the seed. Others are prepared when they are asked for.
 """
 
 import itertools
@@ -55,9 +55,8 @@ def prepare_pool(
     started = time.monotonic()
     with_sequences = [model for model in models if model.takes_sequences]
     pool = (
-        (model, sequence)
-        for model, seed in itertools.product(with_sequences, range(seeds))
-        for sequence in model.sample(members, seed)
+        (model, model.sample(members, seed)[number])  # the first members of all seeds first: most requests want those
+        for model, number, seed in itertools.product(with_sequences, range(members), range(seeds))
     )
     prepared = largest = 0
     for model, sequence in pool:

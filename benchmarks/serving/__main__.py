@@ -11,7 +11,7 @@ import sys
 import torch
 
 from benchmarks.report import RESULTS
-from benchmarks.serving.requirements import require
+from benchmarks.serving.requirements import require, require_wrk
 from ccnet.benchmarks.compare import path_of
 from ccnet.benchmarks.report import Result, Settings, document, for_people, json_line
 from ccnet.files import write_atomically
@@ -31,6 +31,8 @@ def main() -> None:
             parser.error(f"no figure {name!r}; there are {', '.join(FIGURES)}")
     if "goodput" in (options.names or FIGURES):
         require("litserve")  # before other figures have taken their minutes
+    if {"throughput", "latency", "overload"}.intersection(options.names or FIGURES):
+        require_wrk()
     for name in options.names or FIGURES:
         result = Result()
         FIGURES[name](result, options.quick)

@@ -5,14 +5,20 @@ see: a slow answer does not keep the next user from asking.
 """
 
 import asyncio
+import json
 import random
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
 from benchmarks.serving.pictures import Body
+
+SCRIPT = Path(__file__).with_name("closed_loop.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +45,56 @@ class Load:
         return sum(answer.status in statuses for answer in self.answers)
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What came of a closed loop: requests, all answered with 200, and seconds."""
+
+    requests: int
+    seconds: float
+    p50_s: float
+    p99_s: float
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+
 def percentile(values: list[float], share: float) -> float:
     """Of sorted values; not a number without any."""
     return values[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-def closed_loop(url: str, body: Callable[[int], Body], *, clients: int, seconds: float, warm_up_s: float = 1.0) -> Load:
-    """`clients` that ask again as soon as they are answered; what began in the warm-up does not count.
+def closed_loop(url: str, bodies: Sequence[Body], *, clients: int, seconds: float, warm_up_s: float = 1.0) -> Loop:
+    """`clients` that ask again as soon as they are answered, in one thread of wrk, which takes little of the machine.
 
     Args:
         url: With its options.
-        body: Of request number n.
+        bodies: Of the requests, in turn; of one type.
+        clients: Connections.
+        seconds: How long, after the warm-up.
+        warm_up_s: A run before, which does not count.
+
+    Raises:
+        RuntimeError: A request was refused or lost.
     """
-    return asyncio.run(_closed_loop(url, body, clients, seconds, warm_up_s))
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / str(number) for number in range(len(bodies))]
+        for file, body in zip(files, bodies, strict=True):
+            file.write_bytes(body.content)
+        for duration in (warm_up_s, seconds):
+            options = [
+                "--threads=1",
+                f"--connections={clients}",
+                f"--duration={max(1, round(duration))}s",
+                "--timeout=60s",
+            ]
+            command = ["wrk", *options, f"--script={SCRIPT}", url, "--", bodies[0].content_type, *map(str, files)]
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    outcome = json.loads(said.splitlines()[-1])
+    if outcome["refused"] or outcome["broken"] or not outcome["requests"]:
+        raise RuntimeError(f"a closed loop must be answered with 200 throughout: {outcome}")
+    return Loop(outcome["requests"], outcome["microseconds"] / 1e6, outcome["p50_us"] / 1e6, outcome["p99_us"] / 1e6)
 
 
 def open_loop(
@@ -59,23 +102,6 @@ def open_loop(
 ) -> Load:
     """Poisson arrivals, `rate` a second, each a request of its own."""
     return asyncio.run(_open_loop(url, body, rate, seconds, seed))
-
-
-async def _closed_loop(url: str, body: Callable[[int], Body], clients: int, seconds: float, warm_up_s: float) -> Load:
-    begin = time.perf_counter() + warm_up_s
-    end = begin + seconds
-    answers: list[Answer] = []
-    numbers = iter(range(10**9))
-
-    async def client(session: aiohttp.ClientSession) -> None:
-        while (started := time.perf_counter()) < end:
-            status = await ask(session, url, body(next(numbers)))
-            if started >= begin:
-                answers.append(Answer(status, time.perf_counter() - started))
-
-    async with _session() as session:
-        await asyncio.gather(*(client(session) for _ in range(clients)))
-    return Load(tuple(answers), time.perf_counter() - begin)
 
 
 async def _open_loop(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -66,16 +66,16 @@ def running_service(module: str = "service", **settings: object) -> Iterator[Ser
 def running_peer(module: str) -> Iterator[ServiceProcess]:
     """A ready server of another make on a free port, started by `python -m MODULE --port PORT`."""
     port = _free_port()
-    with _running(["-m", module, "--port", str(port)], port, os.environ, "/health") as peer:
+    with _running(["-m", module, "--port", str(port)], port, dict(os.environ), "/health") as peer:
         yield peer
 
 
 @contextmanager
-def _running(
-    arguments: list[str], port: int, environment: Mapping[str, str], ready_path: str
-) -> Iterator[ServiceProcess]:
+def _running(arguments: list[str], port: int, environment: dict[str, str], ready_path: str) -> Iterator[ServiceProcess]:
     command = [sys.executable, *arguments]
     with tempfile.TemporaryFile() as log:
+        # As `make serve` and the image have it: threads that wait for work in vain take it from the event loop.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE"} | environment
         popen = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
         server = ServiceProcess(popen, f"http://127.0.0.1:{port}")
         try:

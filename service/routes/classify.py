@@ -3,7 +3,6 @@
 import time
 from collections.abc import Sequence
 
-import torch
 from fastapi import APIRouter, Request, Response
 
 from ccnet.sequences import ScaleSequence
@@ -120,7 +119,7 @@ async def _run(
         sequences = await _sequences(service, model, members, seed)
     decode_s = time.perf_counter() - started
     service.metrics.stage("decode", decode_s)
-    job = ClassifyJob(model, torch.cat(images), members, options.aggregate, seed, sequences)
+    job = ClassifyJob(model, images, members, options.aggregate, seed, sequences)
     return decode_s, await service.engine.classify(job, least, time_left.seconds)
 
 

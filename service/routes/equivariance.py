@@ -1,10 +1,8 @@
 """`/v1/equivariance`: does the last map of a model move along when its input is shifted? (arXiv 2006.11120, Table 1)"""
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from fastapi import APIRouter, Request
 from torch import Tensor
 
@@ -139,12 +137,11 @@ async def _probe(
     return decode_s, outcomes
 
 
-async def _probe_one(service: Service, plan: ProbePlan, prepared: Sequence[Tensor]) -> Probed[schemas.ModelProbe]:
+async def _probe_one(service: Service, plan: ProbePlan, images: Tensor) -> Probed[schemas.ModelProbe]:
     def measure(progress: Progress) -> tuple[list[ShiftSimilarity], SimilarityMap]:
-        images = torch.cat(list(prepared))
         return plan.table(images, progress), plan.map(images, progress)
 
-    outcome = await service.engine.probe(measure, _passes(plan, len(prepared)))
+    outcome = await service.engine.probe(measure, _passes(plan, len(images)))
     rows, similarity = outcome.value
     answer = schemas.ModelProbe(
         model=plan.model.name,

@@ -238,13 +238,12 @@ async def _prepared(service: Service, model: ServedModel, question: Question, la
     """What the network takes, float32 [N, C, h, w]; made in the worker threads."""
     data = question.data
     if isinstance(data, list):
-        (parts,) = await decode_and_prepare(service, [model], data)
-    elif question.tensor.datatype == "FP32":
+        (images,) = await decode_and_prepare(service, [model], data)
+        return images
+    if question.tensor.datatype == "FP32":
         return await service.workers.run(prepared, data, layout)
-    else:
-        pixels = groups(cast(NDArray[np.uint8], data), layout)
-        parts = tuple(await service.workers.map(lambda group: model.prepare(list(group)), pixels))
-    return torch.cat(parts)
+    pixels = groups(cast(NDArray[np.uint8], data), layout)
+    return torch.cat(await service.workers.map(lambda group: model.prepare(list(group)), pixels))
 
 
 async def _answer(

@@ -26,7 +26,7 @@ LAYERS = 8
 
 
 def settings_for(checkpoints: Path, **more: Any) -> Settings:
-    return Settings(checkpoints=checkpoints, device="cpu", **more)
+    return Settings(**({"checkpoints": checkpoints, "device": "cpu", "prepared_members": 1} | more))
 
 
 async def classify(client: httpx.AsyncClient, **options: Any) -> dict:
@@ -99,10 +99,10 @@ async def test_a_larger_ensemble_begins_with_the_members_of_a_smaller_one(checkp
 # What is prepared at the start.
 
 
-def test_the_pool_s_members_of_the_default_size_are_prepared_of_every_model_with_sequences(fake, plain):
+def test_the_pool_s_members_are_prepared_of_every_model_with_sequences_the_first_of_all_seeds_first(fake, plain):
     report = prepare_pool([plain, fake], PlanCache(MIB), seeds=2, members=3)
     assert (report.sequences, report.wanted) == (6, 6)
-    assert fake.kept == [*fake.sample(3, 0), *fake.sample(3, 1)]
+    assert fake.kept == [fake.sample(3, seed)[number] for number in range(3) for seed in range(2)]
     assert plain.kept == []
 
 

@@ -183,15 +183,15 @@ async def test_decoding_that_outlasts_its_deadline_frees_the_request_and_then_it
 
     monkeypatch.setattr(fake, "prepare", slow)
     async with running(make_app(worker_threads=1, max_waiting_images=2)) as client:
-        late = await client.post("/v1/classify?timeout_ms=50", content=grey(1), headers=PNG)
+        late = await client.post("/v1/classify?timeout_ms=50", content=grey(1, 100), headers=PNG)
         assert (late.status_code, entered.is_set(), gate.is_set()) == (504, True, False)
         workers = service_behind(client).workers
         assert workers._images == 1  # the thread goes on
-        again = await client.post("/v1/classify?timeout_ms=50", content=grey(1), headers=PNG)
+        again = await client.post("/v1/classify?timeout_ms=50", content=grey(1, 100), headers=PNG)
         assert again.status_code == 504
         assert workers._images == 1  # what had not begun left its place at once
         gate.set()
-        assert (await client.post("/v1/classify", content=grey(1), headers=PNG)).status_code == 200
+        assert (await client.post("/v1/classify", content=grey(1, 100), headers=PNG)).status_code == 200
         assert workers._images == 0
 
 
