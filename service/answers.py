@@ -22,8 +22,8 @@ class Answer:
         ranking: [N, classes], class indices from the most to the least probable.
         entropy: float64 [N], of the probabilities, in nats.
         agreement: float64 [N], share of members whose best class is the answer's; 1 without members.
-        member_classes: [k, N], the best class of every member; k = 0 for a model without members.
-        member_probabilities: float64 [k, N], the probability each member gives its best class.
+        member_logits: float64 [k, N, classes]; k = 0 for a model without members.
+        member_classes: [k, N], the best class of every member.
     """
 
     logits: Floats
@@ -31,8 +31,15 @@ class Answer:
     ranking: Indices
     entropy: Floats
     agreement: Floats
+    member_logits: Floats
     member_classes: Indices
-    member_probabilities: Floats
+
+    @property
+    def member_probabilities(self) -> Floats:
+        """float64 [k, N], the probability each member gives its best class."""
+        shifted = _shifted(self.member_logits)
+        best: Floats = 1.0 / np.exp(shifted).sum(axis=-1)  # that of the best class is exp(0) / sum
+        return best
 
 
 def answer_of(logits: NDArray[np.floating], member_logits: NDArray[np.floating] | None) -> Answer:
@@ -45,7 +52,10 @@ def answer_of(logits: NDArray[np.floating], member_logits: NDArray[np.floating] 
     members = np.empty((0, *aggregated.shape)) if member_logits is None else np.asarray(member_logits, dtype=np.float64)
     if not (np.isfinite(aggregated).all() and np.isfinite(members).all()):
         raise ArithmeticError("the model answered with logits that are not finite")
-    probabilities = softmax(aggregated)
+    shifted = _shifted(aggregated)
+    exponentials = np.exp(shifted)
+    total = exponentials.sum(axis=-1)
+    probabilities = exponentials / total[..., None]
     ranking = np.argsort(-probabilities, axis=-1, kind="stable")
     member_classes = members.argmax(axis=-1)
     votes = member_classes == ranking[:, 0]
@@ -53,15 +63,14 @@ def answer_of(logits: NDArray[np.floating], member_logits: NDArray[np.floating] 
         logits=aggregated,
         probabilities=probabilities,
         ranking=ranking,
-        entropy=-(probabilities * np.log(np.where(probabilities > 0, probabilities, 1.0))).sum(axis=-1),
+        entropy=np.log(total) - (probabilities * shifted).sum(axis=-1),  # of exp(shifted) / total
         agreement=votes.mean(axis=0) if len(members) else np.ones(len(aggregated)),
+        member_logits=members,
         member_classes=member_classes,
-        member_probabilities=softmax(members).max(axis=-1),
     )
 
 
-def softmax(logits: Floats) -> Floats:
-    """Softmax over the last axis, without overflow."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    normalised: Floats = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return normalised
+def _shifted(logits: Floats) -> Floats:
+    """So that the largest is 0: their exponentials are those of the softmax, and do not overflow."""
+    shifted: Floats = logits - logits.max(axis=-1, keepdims=True)
+    return shifted

@@ -48,6 +48,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     load: Loader = load_models,
+    on_ready: Callable[[], None] | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The application.
@@ -56,6 +57,7 @@ def create_app(
         settings: Read from the environment when absent.
         load: Gives the models of the settings, which keep what they prepare in the cache that it is handed; runs once,
             on the inference thread.
+        on_ready: Called when the models are loaded, before the first request is taken.
         on_failure: Called when loading fails, after it was logged; a server stops then.
     """
     settings = settings or Settings()
@@ -70,7 +72,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        watching = asyncio.create_task(_start_and_watch(service, load, on_failure))
+        watching = asyncio.create_task(_start_and_watch(service, load, on_ready, on_failure))
         yield
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
@@ -132,7 +134,9 @@ def _include_metrics(app: FastAPI, settings: Settings) -> None:
     )
 
 
-async def _start_and_watch(service: Service, load: Loader, on_failure: Callable[[], None] | None) -> None:
+async def _start_and_watch(
+    service: Service, load: Loader, on_ready: Callable[[], None] | None, on_failure: Callable[[], None] | None
+) -> None:
     started = time.perf_counter()
     log(logging.INFO, "starting", settings=settings_summary(service.settings))
     if short := short_keys(service.settings):
@@ -150,6 +154,8 @@ async def _start_and_watch(service: Service, load: Loader, on_failure: Callable[
         service.metrics.know_model(model)
     _log_how_it_computes(service)
     log(logging.INFO, "weights prepared for requests without a seed", **asdict(prepared))
+    if on_ready is not None:
+        on_ready()
     if service.phase is Phase.STARTING:  # it may have been told to stop meanwhile
         service.phase = Phase.READY
         service.open = True

@@ -164,11 +164,12 @@ def _results(
 
 
 def _members(model: ServedModel, sequences: Sequence[ScaleSequence], answer: Answer) -> list[schemas.Member]:
+    probabilities = answer.member_probabilities.tolist()
     return [
         schemas.Member(
             sequence=sequence_schema(sequence, model.in_size),
             labels=[model.labels[c] for c in answer.member_classes[index].tolist()],
-            probabilities=answer.member_probabilities[index].tolist(),
+            probabilities=probabilities[index],
         )
         for index, sequence in enumerate(sequences)
     ]
