@@ -32,6 +32,8 @@ Job = TypeVar("Job")
 Part = TypeVar("Part")
 
 MAX_RETRY_AFTER_S = 60
+AT_WORST = 2.0  # how much longer than by the mean speed one may wait; else half of those just in time would be late
+AT_A_TIME = 4  # answers of a batch between which the event loop looks at what has come in
 TELLING = 0.25  # share of a full batch from which a batch tells how fast full ones are; a pass of a few costs more
 
 
@@ -123,14 +125,16 @@ class _Waiting(Generic[Job, Part]):
         self.taken += units
         return Slice(self.job, self.taken - units, self.taken)
 
-    def answer(self, now: float) -> None:
-        """With the parts there are."""
+    def answer(self) -> None:
+        """With the parts there are, at least one."""
         if not self.future.done():
-            begun = now if self.begun is None else self.begun
-            self.future.set_result(Outcome(tuple(self.parts), begun - self.since, self.run_s))
+            assert self.begun is not None
+            self.future.set_result(Outcome(tuple(self.parts), self.begun - self.since, self.run_s))
 
     def fail(self, error: Exception) -> None:
-        if not self.future.done():
+        if len(self.parts) == self.cost.units:
+            self.answer()  # it was about to be
+        elif not self.future.done():
             self.future.set_exception(error)
 
 
@@ -218,13 +222,15 @@ class Batcher(Generic[Job, Part]):
                 f"at most {self._max_queue_passes} may wait: try again later or ask for fewer images or members",
                 retry_after_s=self._retry_after_s(waiting),
             )
-        if (self._running_passes + waiting + cost.needed) * self._seconds_per_pass <= timeout_s:
+        if self._expected_s(waiting, cost) <= timeout_s:
             return  # in time even behind all that waits
-        expected_s = self._expected_s(cost)
+        rank = self._rank(cost)
+        before = sum(each.left for each in self._waiting.values() if each.rank <= rank)
+        expected_s = self._expected_s(before, cost)
         if waiting and expected_s > timeout_s:
             raise QueueFull(
-                f"an answer would take about {expected_s:.1f} s with what waits; {timeout_s:.1f} s are left: try again "
-                "later, allow more with timeout_ms, ask for fewer images or members, or allow fewer with min_size",
+                f"an answer may take {expected_s:.1f} s with what waits; {timeout_s:.1f} s are left: try again later, "
+                "allow more with timeout_ms, ask for fewer images or members, or allow fewer with min_size",
                 retry_after_s=self._retry_after_s(waiting),
             )
 
@@ -289,7 +295,7 @@ class Batcher(Generic[Job, Part]):
         self._withdraw(waiting)
         least = waiting.cost.least
         if least is not None and len(waiting.parts) >= least:
-            waiting.answer(self._clock())
+            waiting.answer()
             return
         waiting.fail(
             DeadlinePassed(
@@ -314,11 +320,12 @@ class Batcher(Generic[Job, Part]):
         """Of a job that comes now: the lowest is served first."""
         return self._admitted_passes + 2 * cost.total
 
-    def _expected_s(self, cost: Cost) -> float:
-        """Until a job of this cost is done, if none that passes it comes."""
-        rank = self._rank(cost)
-        before = sum(waiting.left for waiting in self._waiting.values() if waiting.rank <= rank)
-        return (self._running_passes + before + cost.needed) * self._seconds_per_pass
+    def _expected_s(self, before: int, cost: Cost) -> float:
+        """Until a job is done that has so many passes before it, if waiting takes as long as it does at worst."""
+        pace = self._seconds_per_pass
+        if pace and self._running_passes:  # a batch that is slower tells so before it ends
+            pace = max(pace, self.running_s / self._running_passes)
+        return ((self._running_passes + before) * AT_WORST + cost.needed) * pace
 
     def _retry_after_s(self, waiting: int) -> int:
         expected_s = (waiting + self._running_passes) * self._seconds_per_pass
@@ -386,6 +393,7 @@ class Batcher(Generic[Job, Part]):
         results = await asyncio.get_running_loop().run_in_executor(self._executor, self._run_contained, slices)
         now = self._clock()
         self._running_passes, self._running_since = 0, None
+        done = []
         for (waiting, _), result in zip(batch, results, strict=True):
             waiting.run_s += now - started
             if isinstance(result, Exception):
@@ -394,11 +402,19 @@ class Batcher(Generic[Job, Part]):
                 continue
             waiting.parts.extend(result)
             if len(waiting.parts) == waiting.cost.units:
-                waiting.answer(now)
+                done.append(waiting)
+        self._answer(done)
         self._learn(passes, now - started)
         if self._on_batch is not None:
             failed = sum(isinstance(result, Exception) for result in results)
             self._on_batch(BatchReport(len(batch), passes, now - started, failed))
+
+    def _answer(self, done: Sequence[_Waiting[Job, Part]]) -> None:
+        """A few at a time: who comes now is not to wait until a whole batch has been written out."""
+        for waiting in done[:AT_A_TIME]:
+            waiting.answer()
+        if rest := done[AT_A_TIME:]:
+            asyncio.get_running_loop().call_soon(self._answer, rest)
 
     def _learn(self, passes: int, run_s: float) -> None:
         per_pass = run_s / passes

@@ -9,6 +9,8 @@ order depends on the batch (1e-4 in the logits).
 
 import asyncio
 import math
+import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,6 +38,7 @@ from service.warming import Prepared, Step, at_once, prepare_pool
 Result = TypeVar("Result")
 Loader = Callable[[Settings, PlanCache], Mapping[str, ServedModel]]
 
+NICE = 10  # of the threads that compute: the event loop goes first, so that overload and health are answered at once
 ANSWERED_AT_ONCE = 100_000  # logits of all members up to which an answer is made on the event loop
 
 
@@ -289,6 +292,7 @@ class Engine:
         return Probed(cast(Result, outcome.parts[0]), outcome.queue_s, outcome.run_s)
 
     def _claim_threads(self) -> None:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # of this thread, and of those that it starts
         if self._settings.inference_threads:
             torch.set_num_threads(self._settings.inference_threads)
 

@@ -14,10 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
+import uvloop
 
 from benchmarks.serving.pictures import Body
+from benchmarks.serving.wire import Wire
 
+PATIENCE_S = 120.0  # with an answer
 SCRIPT = Path(__file__).with_name("closed_loop.lua")
 
 
@@ -101,7 +103,7 @@ def open_loop(
     url: Callable[[int], str], body: Callable[[int], Body], *, rate: float, seconds: float, seed: int
 ) -> Load:
     """Poisson arrivals, `rate` a second, each a request of its own."""
-    return asyncio.run(_open_loop(url, body, rate, seconds, seed))
+    return uvloop.run(_open_loop(url, body, rate, seconds, seed))
 
 
 async def _open_loop(
@@ -110,33 +112,19 @@ async def _open_loop(
     dice = random.Random(seed)
     answers: list[Answer] = []
 
-    async def one(session: aiohttp.ClientSession, number: int, due: float) -> None:
-        status = await ask(session, url(number), body(number))
+    async def one(wire: Wire, number: int, due: float) -> None:
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                status = await wire.post(url(number), body(number))
+        except TimeoutError:
+            status = 0
         answers.append(Answer(status, time.perf_counter() - due))
 
     begin = due = time.perf_counter()
-    async with _session() as session, asyncio.TaskGroup() as tasks:
+    async with Wire() as wire, asyncio.TaskGroup() as tasks:
         number = 0
         while (due := due + dice.expovariate(rate)) < begin + seconds:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            tasks.create_task(one(session, number, due))
+            tasks.create_task(one(wire, number, due))
             number += 1
     return Load(tuple(answers), time.perf_counter() - begin)
-
-
-async def ask(session: aiohttp.ClientSession, url: str, body: Body) -> int:
-    """The status of one request, its answer read; 0 when the connection breaks."""
-    try:
-        async with session.post(url, data=body.content, headers={"Content-Type": body.content_type}) as response:
-            await response.read()
-            return response.status
-    except aiohttp.ClientError:
-        return 0
-
-
-def _session() -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        timeout=aiohttp.ClientTimeout(total=120),
-        skip_auto_headers=["User-Agent"],
-    )
