@@ -1,10 +1,11 @@
-"""The measured blocks of docs/performance.md, made from the kept results of `ccnet bench --save`.
+"""The measured blocks of docs/performance.md and docs/serving.md, made from the kept results of the benchmarks.
 
-Every block is a table of one benchmark; "targets" collects the verdicts of all of them. What was not measured yet on
-`HARDWARE` says so and names the command.
+Every block is a table of one benchmark; "targets" and "serving targets" collect the verdicts of all of them. What was
+not measured yet on `HARDWARE` says so and names the command.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.report import RESULTS
@@ -13,6 +14,7 @@ from ccnet.benchmarks.report import Row
 
 HARDWARE = "amd-epyc-2-threads"  # the machine whose figures the documents quote
 TABLES = ("table_5", "table_6", "layers", "passes", "ensembles", "first_use", "training_step", "memory")
+SERVING = ("throughput", "latency", "goodput", "overload", "drain", "chaos", "tensors", "schema")
 MOST_CASES = 4  # of one target that a cell lists one by one
 GPU_TARGETS = (
     ("H200: ensemble of 32, batch 1, bf16 or tf32, ms", "target_ms", "at most 1"),
@@ -23,8 +25,17 @@ GPU_TARGETS = (
 def measured_blocks() -> dict[str, str]:
     """Text of every block by its name."""
     results = {benchmark.name: load(benchmark.name) for benchmark in BENCHMARKS}
-    tables = {name.replace("_", " "): table_block(name, results[name]) for name in TABLES}
-    return {"targets": targets_block(results), **tables}
+    tables = {name.replace("_", " "): table_block(f"ccnet bench {name}", results[name]) for name in TABLES}
+    serving = {name: load(f"serving_{name}") for name in SERVING}
+    serving_tables = {
+        f"serving {name}": table_block(f"python -m benchmarks.serving {name}", serving[name]) for name in SERVING
+    }
+    return {
+        "targets": targets_block("ccnet bench --save", results, gpu_lines()),
+        "serving targets": targets_block("python -m benchmarks.serving --save", serving),
+        **tables,
+        **serving_tables,
+    }
 
 
 def load(benchmark: str) -> dict[str, Any] | None:
@@ -36,35 +47,35 @@ def load(benchmark: str) -> dict[str, Any] | None:
     return result
 
 
-def table_block(benchmark: str, result: dict[str, Any] | None) -> str:
+def table_block(command: str, result: dict[str, Any] | None) -> str:
     """All figures of a result: a line a case, a column an alternative or quantity."""
     if result is None:
-        return f"Not measured on this machine yet: `ccnet bench {benchmark} --save`."
+        return f"Not measured on this machine yet: `{command} --save`."
     rows = [Row(**row) for row in result["rows"]]
     columns = list(dict.fromkeys(row.what for row in rows))
     cells: dict[str, dict[str, str]] = {}
     for row in rows:
         cells.setdefault(row.case, {})[row.what] = row.shown()
     lines = [[case, *(found.get(name, "") for name in columns)] for case, found in cells.items()]
-    return "\n".join([markdown(["", *columns], lines), "", source(f"ccnet bench {benchmark}", result)])
+    return "\n".join([markdown(["", *columns], lines), "", source(command, result)])
 
 
-def targets_block(results: dict[str, dict[str, Any] | None]) -> str:
-    """Every target with the paper's figure, what was measured, and whether it is met."""
+def targets_block(command: str, results: dict[str, dict[str, Any] | None], more: Sequence[list[str]] = ()) -> str:
+    """Every target with the paper's figure, what was measured, and whether it is met; `more` are further lines."""
     lines = []
     for result in results.values():
         names = dict.fromkeys(target["name"] for target in (result or {}).get("targets", []))
         for name in names:
             lines.append(target_line([target for target in (result or {})["targets"] if target["name"] == name]))
-    lines += gpu_lines()
+    lines += more
     sources = "; ".join(
         f"`{name}` at commit {result['git_commit'][:10]}" for name, result in results.items() if result is not None
     )
-    missing = [name for name in TABLES if results[name] is None]
+    missing = [name for name, result in results.items() if result is None]
     text = [
         markdown(["what", "the paper", "target", "measured", "met"], lines),
         "",
-        f"Source: `ccnet bench --save` ({sources}), {HARDWARE}.",
+        f"Source: `{command}` ({sources or 'nothing yet'}), {HARDWARE}.",
     ]
     return "\n".join(text + ([f"Not measured on this machine yet: {', '.join(missing)}."] if missing else []))
 

@@ -1,11 +1,11 @@
-"""Write what was measured into README.md and docs/performance.md.
+"""Write what was measured into README.md, docs/performance.md and docs/serving.md.
 
     python -m benchmarks.publish            measure Table 1 of the shipped checkpoints, ask a real server, then fill
     python -m benchmarks.publish --fill     fill the documents from what was measured before
 
 Accuracies come from each checkpoint's config.json, where `ccnet train` or `ccnet evaluate --write` put them; Table 1
 and the answer of the quick start from `benchmarks/results/published.json`, which this script writes; times and memory
-from the results that `ccnet bench --save` keeps (`benchmarks/blocks.py`).
+from the results that `ccnet bench --save` and `python -m benchmarks.serving --save` keep (`benchmarks/blocks.py`).
 """
 
 import argparse
@@ -27,7 +27,7 @@ from ccnet.data import load_dataset
 from ccnet.equivariance import noise_images, table1
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "serving.md")
 PUBLISHED = RESULTS / "published.json"
 CHECKPOINTS = {"CCNet": "fashion-mnist-ccnet", "ConvNet": "fashion-mnist-convnet"}
 SAMPLES, SEED, PORT = 1000, 0, 8765

@@ -73,22 +73,39 @@ def latency(result: Result, quick: bool) -> None:
 
 def overload(result: Result, quick: bool) -> None:
     """Poisson arrivals at three times what the service can do, each with a deadline of a second."""
-    seconds = 4.0 if quick else 20.0
-    with running_service() as service:
-        url = _classify(service.url)
-        capacity = closed_loop(url, _some(bodies(1)), clients=16, seconds=3.0).rate
-        with ThreadPoolExecutor(1) as pool:
-            probing = pool.submit(_probe, service.url, seconds)
-            load = open_loop(lambda _: f"{url}&timeout_ms=1000", bodies(1), rate=3 * capacity, seconds=seconds, seed=0)
-            live = probing.result()
-    case = f"3 x {capacity:.0f} requests a second"
-    accepted = load.count(200, 504)
-    for what, count in (("answered", load.count(200)), ("late", load.count(504)), ("refused", load.count(429))):
-        result.add(Row(case, what, count, ""))
-    result.add(Row(case, "other answers or none", len(load.answers) - accepted - load.count(429), ""))
-    result.add(Row(case, "in time, %", 100 * load.count(200) / max(1, accepted), ""), IN_TIME)
-    result.add(Row(case, "refusals p99, ms", 1000 * percentile(load.times(429), 0.99), ""), REFUSED)
-    result.add(Row(case, "live p99, ms", 1000 * percentile(live, 0.99), ""), ALIVE)
+    rounds, seconds = (1, 4.0) if quick else (5, 20.0)
+    found: dict[str, list[float]] = {}
+    for seed in range(rounds):
+        with running_service() as service:
+            url = _classify(service.url)
+            capacity = closed_loop(url, _some(bodies(1)), clients=16, seconds=3.0).rate
+            with ThreadPoolExecutor(1) as pool:
+                probing = pool.submit(_probe, service.url, seconds)
+                load = open_loop(
+                    lambda _, url=url: f"{url}&timeout_ms=1000",  # type: ignore[misc]
+                    bodies(1),
+                    rate=3 * capacity,
+                    seconds=seconds,
+                    seed=seed,
+                )
+                live = probing.result()
+        accepted = load.count(200, 504)
+        for what, value in (
+            ("requests a second", 3 * capacity),
+            ("answered", load.count(200)),
+            ("late", load.count(504)),
+            ("refused", load.count(429)),
+            ("other answers or none", len(load.answers) - accepted - load.count(429)),
+            ("in time, %", 100 * load.count(200) / max(1, accepted)),
+            ("refusals p50, ms", 1000 * percentile(load.times(429), 0.5)),
+            ("refusals p99, ms", 1000 * percentile(load.times(429), 0.99)),
+            ("live p99, ms", 1000 * percentile(live, 0.99)),
+        ):
+            found.setdefault(what, []).append(value)
+    targets = {"in time, %": IN_TIME, "refusals p99, ms": REFUSED, "live p99, ms": ALIVE}
+    for what, values in found.items():
+        target = targets.get(what)
+        result.add(_row(f"3 x capacity, {rounds} x {seconds:.0f} s", what, values), *([target] if target else []))
 
 
 def drain(result: Result, quick: bool) -> None:

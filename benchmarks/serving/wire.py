@@ -77,7 +77,8 @@ class Wire:
     async def post(self, url: str, body: Body) -> int:
         """The status of one request; 0 without an answer."""
         parts = urlsplit(url)
-        assert parts.hostname is not None and parts.port is not None
+        assert parts.hostname is not None
+        assert parts.port is not None
         while self._idle and self._idle[-1].closed:
             self._idle.pop()
         if self._idle:
