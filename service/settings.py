@@ -51,8 +51,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535, description="TCP port to listen on; 0 takes a free one.")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         default=(),
-        description="Comma-separated keys, one of which `/v1` and `/v2` then demand; several allow rotation. Each as it "
-        "is, or as `sha256:` and the 64 hex digits of its SHA-256. Empty: no key.",
+        description="Comma-separated keys, one of which `/v1` and `/v2` then demand; several allow rotation. Each as "
+        "it is, or as `sha256:` and the 64 hex digits of its SHA-256. Empty: no key.",
     )
     metrics_key: bool = Field(default=False, description="Whether `/metrics` demands a key too.")
     metrics_port: int | None = Field(
