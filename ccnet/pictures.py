@@ -70,6 +70,8 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, name: str = "pi
             f"{name}: the bytes given begin like no PNG, JPEG or WebP file; only these three are taken, "
             "whatever the file's name or type says"
         )
+    if picture_format == "WEBP" and (size := _webp_size(data)) is not None:
+        _require_size(size, max_pixels, name)  # Pillow makes canvases of this size before it tells it
     try:
         with Image.open(io.BytesIO(data), formats=[picture_format]) as picture:
             _require_size(picture.size, max_pixels, name)
@@ -96,6 +98,21 @@ def read_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or error}; give the path of a PNG, JPEG or WebP file") from error
     return decode_picture(data, max_pixels=max_pixels, name=str(path))
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) as the first chunk of a WebP file has it (RFC 9649); None where there is no such chunk."""
+    chunk, head = data[12:16], data[20:30]
+    if len(head) < 10:
+        return None
+    if chunk == b"VP8X":
+        return 1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little")
+    if chunk == b"VP8L":
+        bits = int.from_bytes(head[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        return int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF
+    return None
 
 
 def _require_size(size: tuple[int, int], max_pixels: int, name: str) -> None:

@@ -1,4 +1,4 @@
-"""API keys: when any are set, everything under `/v1` demands one; probes, metrics and documentation stay open.
+"""API keys: when any are set, all under `/v1` and `/v2` demands one, and `/metrics` if told to; the rest stays open.
 
 A key is given to the service as it is or as its hash, `sha256:<64 hex digits>`, so that the environment of the process
 need not hold the secret. SHA-256 without salt or stretching is enough for what a machine drew at random, and for
@@ -69,6 +69,7 @@ def describe_keys(app: FastAPI, paths: Collection[str]) -> None:
 def _given(request: Request) -> str | None:
     """The key of a request: a bearer token, else X-API-Key."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    token = token.strip()
     return token if scheme.lower() == "bearer" and token else request.headers.get("x-api-key")
 
 

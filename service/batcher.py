@@ -34,7 +34,7 @@ Part = TypeVar("Part")
 MAX_RETRY_AFTER_S = 60
 AT_WORST = 2.0  # how much longer than by the mean speed one may wait; else half of those just in time would be late
 AT_A_TIME = 4  # answers of a batch between which the event loop looks at what has come in
-TELLING = 0.25  # share of a full batch from which a batch tells how fast full ones are; a pass of a few costs more
+TELLING = 64  # passes from which a batch tells how fast full ones are; one of a few costs more
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +200,10 @@ class Batcher(Generic[Job, Part]):
         """How long the present batch has been running; 0 when none is."""
         return 0.0 if self._running_since is None else self._clock() - self._running_since
 
+    def expect(self, seconds_per_pass: float) -> None:
+        """Go by this speed until batches have told theirs."""
+        self._seconds_per_pass = seconds_per_pass
+
     def start(self) -> None:
         """Begin to run what is submitted; needs a running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._serve(), name="batcher")
@@ -256,8 +260,10 @@ class Batcher(Generic[Job, Part]):
         self._admitted_passes += cost.total
         self._idle.clear()
         self._arrived.set()
-        timer = None if timeout_s == math.inf else loop.call_later(timeout_s, self._expire, waiting)
+        timer: asyncio.TimerHandle | None = None
         try:
+            if timeout_s != math.inf:
+                timer = loop.call_later(timeout_s, self._expire, waiting)
             return await waiting.future
         finally:
             if timer is not None:
@@ -322,10 +328,11 @@ class Batcher(Generic[Job, Part]):
 
     def _expected_s(self, before: int, cost: Cost) -> float:
         """Until a job is done that has so many passes before it, if waiting takes as long as it does at worst."""
-        pace = self._seconds_per_pass
-        if pace and self._running_passes:  # a batch that is slower tells so before it ends
-            pace = max(pace, self.running_s / self._running_passes)
-        return ((self._running_passes + before) * AT_WORST + cost.needed) * pace
+        pace, running_s = self._seconds_per_pass, self.running_s
+        if pace and self._tells(self._running_passes):  # a batch that is slower tells so before it ends
+            pace = max(pace, running_s / self._running_passes)
+        remaining_s = max(0.0, self._running_passes * pace * AT_WORST - running_s)
+        return remaining_s + (before * AT_WORST + cost.needed) * pace
 
     def _retry_after_s(self, waiting: int) -> int:
         expected_s = (waiting + self._running_passes) * self._seconds_per_pass
@@ -340,8 +347,10 @@ class Batcher(Generic[Job, Part]):
                     await self._gather(jobs)
                 batch = self._take()
                 jobs = len(batch)
-                if batch:
-                    await self._run_batch(batch)
+                if not batch:
+                    self._arrived.clear()
+                    continue
+                await self._run_batch(batch)
                 del batch  # or the jobs, and the model that they hold, would stay until the next batch
                 self._mark_idle()
                 if not self.queue_passes:
@@ -360,7 +369,9 @@ class Batcher(Generic[Job, Part]):
     async def _gather(self, jobs: int) -> None:
         """Wait a little for as many jobs as the last batch held, whose clients may be about to ask again."""
         until = self._clock() + self._max_wait_s
-        while len(self._waiting) < jobs and self.queue_passes < self._budget and self._clock() < until:
+        while self._queue_passes < self._budget and self._clock() < until:
+            if sum(waiting.left > 0 for waiting in self._waiting.values()) >= jobs:
+                break
             await asyncio.sleep(self._max_wait_s / 8)
 
     def _take(self) -> list[tuple[_Waiting[Job, Part], Slice[Job]]]:
@@ -404,9 +415,10 @@ class Batcher(Generic[Job, Part]):
             if len(waiting.parts) == waiting.cost.units:
                 done.append(waiting)
         self._answer(done)
-        self._learn(passes, now - started)
+        failed = sum(isinstance(result, Exception) for result in results)
+        if not failed and not batch[0][0].cost.alone:
+            self._learn(passes, now - started)
         if self._on_batch is not None:
-            failed = sum(isinstance(result, Exception) for result in results)
             self._on_batch(BatchReport(len(batch), passes, now - started, failed))
 
     def _answer(self, done: Sequence[_Waiting[Job, Part]]) -> None:
@@ -416,9 +428,13 @@ class Batcher(Generic[Job, Part]):
         if rest := done[AT_A_TIME:]:
             asyncio.get_running_loop().call_soon(self._answer, rest)
 
+    def _tells(self, passes: int) -> bool:
+        """Whether a batch of so many passes says how fast full ones are."""
+        return passes >= min(TELLING, self._budget)
+
     def _learn(self, passes: int, run_s: float) -> None:
         per_pass = run_s / passes
-        if passes >= TELLING * min(self._budget, self._max_queue_passes):
+        if self._tells(passes):
             known = self._seconds_per_pass
             self._seconds_per_pass = 0.8 * known + 0.2 * per_pass if known else per_pass
         if self._budget < self._max_batch_passes and passes >= self._budget:

@@ -8,9 +8,10 @@ order depends on the batch (1e-4 in the logits).
 """
 
 import asyncio
+import logging
 import math
 import os
-import threading
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,9 +28,9 @@ from service import tracing
 from service.answers import Answer, answer_of
 from service.batcher import Batcher, BatchReport, Cost
 from service.errors import OptionOutOfRange, TooLarge, UnknownModel
-from service.logs import note
+from service.logs import log, note
 from service.metrics import Metrics
-from service.running import ClassifyJob, ProbeJob, Progress, Runner, first_pass
+from service.running import ClassifyJob, ProbeJob, Progress, Runner, first_pass, seconds_per_pass
 from service.served import ServedModel
 from service.settings import Settings
 from service.statistics import Statistics
@@ -87,6 +88,7 @@ class Engine:
         self._metrics = metrics
         self._models: Mapping[str, ServedModel] = {}  # replaced as a whole, so that every reader sees one state
         self._default = ""
+        self._all_answered = True
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="inference", initializer=self._claim_threads)
         self.statistics = Statistics()
         self._batcher: Batcher[ClassifyJob | ProbeJob, Any] = Batcher(
@@ -117,10 +119,10 @@ class Engine:
         return prepared
 
     async def stop(self, timeout_s: float) -> bool:
-        """Take nothing new, answer what was admitted, end the thread; False when time ran out first."""
-        answered = await self._batcher.drain(timeout_s)
+        """Take nothing new, answer what was admitted, end the thread; False when time ran out first, then or before."""
+        self._all_answered &= await self._batcher.drain(timeout_s)
         self._executor.shutdown(wait=False, cancel_futures=True)
-        return answered
+        return self._all_answered
 
     @property
     def ailment(self) -> str | None:
@@ -259,15 +261,15 @@ class Engine:
         sequences = () if job.sequences is None else job.sequences[: len(parts)]
         return Classified(answer, job.seed, sequences, len(parts), outcome.queue_s, outcome.run_s)
 
-    def check_probe(self, passes: int, what: str) -> None:
-        """Refuse a probe that costs too much, or more than the queue has room for; `what` is its cost in words.
+    def check_probe(self, passes: int, what: str, timeout_s: float = math.inf) -> None:
+        """Refuse a probe that costs too much, or more than the queue has room or time for; `what` is its cost in words.
 
         Raises:
             TooLarge: More passes than one probe may cost.
             QueueFull, NotReady: As `Batcher.check_room`.
         """
         _check_cost(passes, self._settings.max_probe_passes, what)
-        self._batcher.check_room(Cost(1, passes, alone=True))
+        self._batcher.check_room(Cost(1, passes, alone=True), timeout_s)
 
     async def probe(self, work: Callable[[Progress], Result], passes: int) -> Probed[Result]:
         """Run a probe alone on the inference thread; cancelling the call stops it at its next report.
@@ -292,7 +294,7 @@ class Engine:
         return Probed(cast(Result, outcome.parts[0]), outcome.queue_s, outcome.run_s)
 
     def _claim_threads(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)  # of this thread, and of those that it starts
+        _give_way()
         if self._settings.inference_threads:
             torch.set_num_threads(self._settings.inference_threads)
 
@@ -302,6 +304,7 @@ class Engine:
         prepared = self._prepare(at_once)
         for model in self.models:  # the first pass of a model is the slowest; let it not be a user's
             first_pass(model)
+        self._batcher.expect(seconds_per_pass(self.default_model))
         return prepared
 
     def _first_choice(self) -> str:
@@ -318,6 +321,16 @@ class Engine:
 
     def _count_batch(self, report: BatchReport) -> None:
         self._metrics.batch_passes.observe(report.passes)
+
+
+def _give_way() -> None:
+    """Lower the priority of this thread and of those that it will start, where threads have one of their own."""
+    if sys.platform != "linux":
+        return
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
+    except OSError as error:  # a sandbox may forbid it
+        log(logging.WARNING, f"threads that compute keep their priority: {error}")
 
 
 def _answer(job: ClassifyJob, parts: Sequence[Tensor]) -> Answer:

@@ -1,4 +1,4 @@
-"""From a request with images to tensors: reads the body, finds the images, decodes and prepares them in worker threads.
+"""From a request with images to tensors: reads the body, finds the images, decodes and prepares them.
 
 Every route that takes images takes them through here, so limits and errors are the same everywhere.
 """

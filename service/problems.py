@@ -81,7 +81,8 @@ async def _on_service_error(request: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(error.retry_after_s)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    still_sent = error.status == 413 and not request.state.body_read
+    has_body = not {"content-length", "transfer-encoding"}.isdisjoint(request.headers.keys())
+    still_sent = error.status == 413 and has_body and not request.state.body_read
     if still_sent:
         headers["Connection"] = "close"  # the rest of the body is not wanted
     response = problem(
@@ -152,11 +153,12 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> list[str]:
     """All that the path takes; the framework names those of its first route alone."""
-    return sorted(
+    found = {
         method
         for method in ("GET", "POST", "DELETE")
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
-    )
+    }
+    return sorted(found | {"HEAD"} if "GET" in found else found)  # answered as GET is, by the middleware
 
 
 def problem_responses(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:

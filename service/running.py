@@ -16,7 +16,7 @@ from ccnet.ensemble import Aggregate
 from ccnet.errors import CheckpointError
 from ccnet.sequences import ScaleSequence
 from service import tracing
-from service.batcher import Slice
+from service.batcher import TELLING, Slice
 from service.metrics import Metrics
 from service.served import ServedModel
 from service.sharing import shared_runs
@@ -137,6 +137,16 @@ def first_pass(model: ServedModel) -> None:
         logits = model.member_logits(torch.zeros(1, model.channels, *model.in_size), model.sample(1, seed=0))
     if not bool(torch.isfinite(logits).all()):
         raise CheckpointError(f"{model.name} gives logits that are not finite, for a picture of zeros")
+
+
+def seconds_per_pass(model: ServedModel) -> float:
+    """What a pass takes among a number of them that tells the speed of full batches."""
+    members = model.sample(4, seed=0)
+    images = torch.zeros(TELLING // max(1, len(members)), model.channels, *model.in_size)
+    started = time.perf_counter()
+    with torch.inference_mode():
+        model.member_logits(images, members).cpu()
+    return (time.perf_counter() - started) / TELLING
 
 
 def _choose_sequences(model: ServedModel, jobs: Sequence[ClassifyJob], seed_pool: int) -> None:

@@ -1,6 +1,8 @@
 """The server process: uvicorn around the application, stopping in the right order and leaving with the right status."""
 
+import asyncio
 import gc
+import math
 import signal
 import socket
 import sys
@@ -19,6 +21,7 @@ from service.protocol import bounded_protocol
 from service.settings import Settings
 from service.tracing import start_otlp
 
+GRACE_S = 2  # in which the refusals of what could not be answered in time are sent
 SWITCH_S = 0.0005  # after which a thread that computes in Python gives way to one that waits; Python's own is 5 ms
 
 
@@ -59,9 +62,16 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was admitted, then leave the other port, so that draining can be watched there."""
+        giving_up = asyncio.create_task(self._give_up())
         await super().shutdown(sockets)
+        giving_up.cancel()
         if self._beside is not None:
             await self._beside.shutdown()
+
+    async def _give_up(self) -> None:
+        """When time is up, refuse what is left, which uvicorn would cut off."""
+        await asyncio.sleep(self._service.settings.drain_timeout_s)
+        await self._service.engine.stop(0)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: is it time to stop?"""
@@ -91,7 +101,7 @@ def serve(settings: Settings) -> int:
         settings,
         host=settings.host,
         port=settings.port,
-        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        timeout_graceful_shutdown=math.ceil(settings.drain_timeout_s) + GRACE_S,
     )
     server = Server(config, app.state.service, _metrics_server(app.state.service))
     end_tracing = start_otlp() if settings.tracing == "otlp" else lambda: None

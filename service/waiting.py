@@ -14,11 +14,16 @@ Result = TypeVar("Result")
 
 
 class TimeLeft:
-    """The time that a request has, from now on."""
+    """The time that a request has.
 
-    def __init__(self, milliseconds: int) -> None:
+    Args:
+        milliseconds: From its arrival.
+        arrived: When that was, by `time.monotonic`; now when left out.
+    """
+
+    def __init__(self, milliseconds: int, arrived: float | None = None) -> None:
         self._milliseconds = milliseconds
-        self._end = time.monotonic() + milliseconds / 1000
+        self._end = (time.monotonic() if arrived is None else arrived) + milliseconds / 1000
 
     @property
     def seconds(self) -> float:

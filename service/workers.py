@@ -1,6 +1,6 @@
 """A bounded pool of threads for the work of single requests: parsing bodies, decoding images, sampling sequences.
 
-The event loop computes nothing itself; what waits here is bounded, so that a flood is refused rather than stored.
+The event loop itself computes next to nothing; what waits here is bounded, so that a flood is refused and not stored.
 """
 
 import asyncio

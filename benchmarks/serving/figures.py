@@ -132,6 +132,8 @@ def chaos(result: Result, quick: bool) -> None:
         result.add(Row(case, "control answers that differ", control != again, ""), Target("chaos: control differs", 0))
         waiting = service.metric("ccnet_queue_passes")
         result.add(Row(case, "passes left waiting", waiting, ""), Target("chaos: passes left waiting", 0))
+        flying = service.metric("ccnet_requests_in_flight")
+        result.add(Row(case, "requests left in flight", flying, ""), Target("chaos: requests left in flight", 0))
         result.add(Row(case, "connections left", left - sockets, ""), Target("chaos: connections left", 0))
         result.add(Row(case, "memory before, MiB", before, "MiB"))
         result.add(

@@ -51,8 +51,9 @@ async def table(request: Request) -> schemas.TableResponse:
     service.engine.members(model, options.ensemble_size)  # refuses several members of a model that has none
     plan = _table_plan(model, options)
     samples = options.samples or service.settings.probe_samples
-    async with TimeLeft(options.timeout_ms or service.settings.request_timeout_ms).limit():
-        decode_s, outcome = await while_connected(request, _table(service, plan, options, samples))
+    time_left = TimeLeft(options.timeout_ms or service.settings.request_timeout_ms)
+    async with time_left.limit():
+        decode_s, outcome = await while_connected(request, _table(service, plan, options, samples, time_left))
     rows: list[ShiftSimilarity] = outcome.value
     is_served = any(model is served for served in service.engine.models)  # it may have been replaced meanwhile
     for row in rows if is_served else ():
@@ -90,7 +91,8 @@ async def probe(request: Request) -> schemas.ProbeResponse:
     with service.holding.share() as held:
         async with time_left.limit():
             encoded = await receive_images(request, service, held)
-            service.engine.check_probe(sum(_passes(plan, len(encoded)) for plan in plans), _cost(len(encoded), plans))
+            passes = sum(_passes(plan, len(encoded)) for plan in plans)
+            service.engine.check_probe(passes, _cost(len(encoded), plans), time_left.seconds)
             decode_s, outcomes = await while_connected(request, _probe(service, plans, encoded))
     return schemas.ProbeResponse(
         request_id=request_id_of(request),
@@ -111,12 +113,12 @@ _INPUTS = {
 
 
 async def _table(
-    service: Service, plan: ProbePlan, options: schemas.TableOptions, samples: int
+    service: Service, plan: ProbePlan, options: schemas.TableOptions, samples: int, time_left: TimeLeft
 ) -> tuple[float, Probed[list[ShiftSimilarity]]]:
     started = time.perf_counter()
     passes = plan.table_passes(samples)
     what = f"{samples} samples x {len(plan.max_shifts)} shifts"
-    service.engine.check_probe(passes, what)
+    service.engine.check_probe(passes, what, time_left.seconds)
     if options.input == "noise":
         images = await service.workers.run(noise, plan.model, samples, plan.seed)
     else:

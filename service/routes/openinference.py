@@ -151,6 +151,7 @@ async def infer(request: Request) -> Response:
 
 
 async def _infer(request: Request, service: Service, model: ServedModel, held: Share) -> Response:
+    arrived = time.monotonic()
     header_length = request.headers.get(HEADER)
     accepted = wanted_coding(",".join(request.headers.getlist("accept-encoding")))
     service.engine.check_classification(1, 1)  # before a byte of the body is read
@@ -165,7 +166,7 @@ async def _infer(request: Request, service: Service, model: ServedModel, held: S
     members = service.engine.members(model, options.ensemble_size if asked is None else asked)
     if options.min_size is not None and options.min_size > members:
         raise OptionOutOfRange(f"min_size: {options.min_size} was given; it may be at most the {members} members")
-    time_left = TimeLeft(options.timeout_ms or service.settings.request_timeout_ms)
+    time_left = TimeLeft(options.timeout_ms or service.settings.request_timeout_ms, arrived)
     images = question.tensor.shape[0]
     service.engine.check_classification(images, members, options.min_size, time_left.seconds)
     outcome = await while_connected(request, _run(service, model, question, layout, members, time_left, received))
@@ -235,7 +236,7 @@ def _seed(service: Service, model: ServedModel, seed: int | None) -> int | None:
 
 
 async def _prepared(service: Service, model: ServedModel, question: Question, layout: Layout) -> Tensor:
-    """What the network takes, float32 [N, C, h, w]; made in the worker threads."""
+    """What the network takes, float32 [N, C, h, w]."""
     data = question.data
     if isinstance(data, list):
         (images,) = await decode_and_prepare(service, [model], data)

@@ -241,3 +241,14 @@ def test_the_canvas_of_a_webp_is_counted_and_not_its_frames(side):
     """An animation may put small frames on a large canvas, which the decoder would allocate."""
     with pytest.raises(PictureSizeError, match="pixels"):
         decoded(webp_on_canvas(side))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"lossless": True}, {"exif": b"Exif\0\0"}], ids=["lossy", "lossless", "extended"]
+)
+def test_the_size_of_a_webp_is_checked_before_pillow_opens_it(monkeypatch, options):
+    data = encoded(Image.new("RGB", (37, 200)), "WEBP", **options)
+    assert decoded(data).shape == (200, 37, 3)
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("opened"))
+    with pytest.raises(PictureSizeError, match="37 x 200 = 7,400"):
+        decode_picture(data, max_pixels=7_399)

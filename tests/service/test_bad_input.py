@@ -179,7 +179,7 @@ async def test_errors_of_the_framework_are_problems_too(client):
     wrong_method = await client.get("/v1/classify")
     assert_problem(wrong_method, 405, "GET")
     assert wrong_method.headers["Allow"] == "POST"
-    assert (await client.delete("/v1/equivariance")).headers["Allow"] == "GET, POST"
+    assert (await client.delete("/v1/equivariance")).headers["Allow"] == "GET, HEAD, POST"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,11 +23,11 @@ PATIENCE_S = 90
 class Process:
     """`python -m service` on a free port, with its log."""
 
-    def __init__(self, **settings: object) -> None:
+    def __init__(self, under: Sequence[str] = (), **settings: object) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("CCNET_")}
         environment |= {f"CCNET_{name.upper()}": str(value) for name, value in settings.items()}
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            [*under, sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
         )
         self.log: list[dict] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -68,8 +68,8 @@ class Process:
 def start() -> Iterator[Callable[..., Process]]:
     processes: list[Process] = []
 
-    def starter(**settings: object) -> Process:
-        process = Process(**({"port": 0, "device": "cpu"} | settings))
+    def starter(under: Sequence[str] = (), **settings: object) -> Process:
+        process = Process(under, **({"port": 0, "device": "cpu"} | settings))
         processes.append(process)
         return process
 
@@ -136,6 +136,42 @@ def test_large_bodies_are_refused_and_readiness_goes_before_the_listening_socket
     assert still.status_code == 200
     process.popen.send_signal(signal.SIGINT)  # at once
     assert process.leave() == 0
+
+
+def test_what_cannot_be_answered_while_it_stops_is_refused_and_not_cut_off(start, checkpoints):
+    process = start(checkpoints=checkpoints, drain_timeout_s=0.1, inference_threads=1, seed_pool=1, prepared_members=1)
+    url = process.url
+    process.wait_for("ready")
+    with ThreadPoolExecutor(4) as pool:
+
+        def ask(seed: int) -> httpx.Response:
+            path = f"{url}/v1/classify?ensemble_size=32&seed={seed}"  # whose weights are made now
+            return httpx.post(path, files=[("images", grey(9, 64))] * 30, timeout=PATIENCE_S)
+
+        slow = [pool.submit(ask, seed) for seed in range(4)]
+        while "ccnet_requests_in_flight 4.0" not in httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text:
+            assert not any(request.done() for request in slow)
+            time.sleep(0.01)
+        process.popen.send_signal(signal.SIGTERM)
+        responses = [request.result(PATIENCE_S) for request in slow]
+    assert {response.status_code for response in responses} <= {200, 503}
+    refused = [response for response in responses if response.status_code == 503]
+    assert refused
+    assert {response.headers["Content-Type"] for response in refused} == {"application/problem+json"}
+    assert process.wait_for("stopped")["all_answered"] is False
+    assert process.leave() == 0
+
+
+def test_it_starts_where_it_may_not_raise_its_priority(start, checkpoints):
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    process = start(under=["nice", "-n", "15"], checkpoints=checkpoints)
+    url = process.url
+    process.wait_for("ready")
+    assert httpx.post(f"{url}/v1/classify", files={"images": grey(9)}, timeout=PATIENCE_S).status_code == 200
+    priorities = {
+        os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir(f"/proc/{process.popen.pid}/task")
+    }
+    assert priorities == {min(19, before + 15)}
 
 
 def test_without_a_checkpoint_it_says_so_and_fails(start, tmp_path):

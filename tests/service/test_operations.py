@@ -232,7 +232,11 @@ async def test_keys_guard_v1_and_leave_the_rest_open(make_app):
             assert response.headers["WWW-Authenticate"] == "Bearer"
             assert response.headers["Content-Type"] == "application/problem+json"
             assert "first-key" not in response.text
-        for headers in ({"X-API-Key": "first-key"}, {"Authorization": "Bearer second-key"}):
+        for headers in (
+            {"X-API-Key": "first-key"},
+            {"Authorization": "Bearer second-key"},
+            {"Authorization": "bearer  first-key "},
+        ):
             assert (await client.get("/v1/models", headers=headers)).status_code == 200
 
 
