@@ -26,7 +26,8 @@ LAYERS = 8
 
 
 def settings_for(checkpoints: Path, **more: Any) -> Settings:
-    return Settings(**({"checkpoints": checkpoints, "device": "cpu", "prepared_members": 1} | more))
+    values: dict[str, Any] = {"checkpoints": checkpoints, "device": "cpu", "prepared_members": 1}
+    return Settings(**(values | more))
 
 
 async def classify(client: httpx.AsyncClient, **options: Any) -> dict:
