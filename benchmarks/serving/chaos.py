@@ -146,6 +146,11 @@ async def _bomb(chaos: Chaos) -> int:
     return await chaos.ask(chaos.head(body), body)
 
 
+async def _webp_bomb(chaos: Chaos) -> int:
+    body = webp_canvas(13_000, 13_000)
+    return await chaos.ask(chaos.head(body, "image/webp"), body)
+
+
 async def _too_large(chaos: Chaos) -> int:
     head = chaos.head(b"").replace("Content-Length: 0", "Content-Length: 99999999999")
     return await chaos.ask(head, b"")
@@ -193,6 +198,15 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
+def webp_canvas(width: int, height: int) -> bytes:
+    """A WebP file of one pixel on a canvas of a size, for which a decoder may make room before it looks further."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "WEBP", lossless=True)
+    canvas = bytes(4) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunks = b"WEBP" + b"VP8X" + struct.pack("<I", len(canvas)) + canvas + buffer.getvalue()[12:]
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
 BUSY = frozenset({429})
 KINDS: dict[str, tuple[Callable[[Chaos], Awaitable[int]], frozenset[int]]] = {
     "good": (_good, BUSY | {200}),
@@ -203,6 +217,7 @@ KINDS: dict[str, tuple[Callable[[Chaos], Awaitable[int]], frozenset[int]]] = {
     "damaged picture": (_damaged, BUSY | {200, 400, 413, 415}),
     "picture cut off": (_cut_off, BUSY | {400, 415}),
     "bomb": (_bomb, BUSY | {400, 413}),
+    "WebP bomb": (_webp_bomb, BUSY | {400, 413}),
     "announces too much": (_too_large, BUSY | {413}),
     "not HTTP": (_nonsense, frozenset({400, 0})),
     "deep JSON": (_deep_json, BUSY | {400, 413, 422}),

@@ -21,6 +21,7 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._status: asyncio.Future[int] | None = None
         self.reusable = True
+        self.used = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -40,6 +41,7 @@ class _Connection(asyncio.Protocol):
     def ask(self, request: bytes) -> "asyncio.Future[int]":
         """The status of the answer; 0 when the connection breaks."""
         self._status = asyncio.get_running_loop().create_future()
+        self.used = True
         assert self._transport is not None
         if self._transport.is_closing():
             self._end(0)
@@ -94,7 +96,11 @@ class Wire:
             f"POST {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
             f"Content-Type: {body.content_type}\r\nContent-Length: {len(body.content)}\r\n\r\n"
         )
-        status = await connection.ask(head.encode() + body.content)
+        request = head.encode() + body.content
+        used = connection.used
+        status = await connection.ask(request)
+        if status == 0 and used:  # it was closed while nobody asked, as servers may
+            return await self.post(url, body)
         if connection.reusable and not connection.closed:
             self._idle.append(connection)
         return status
