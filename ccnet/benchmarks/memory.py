@@ -87,9 +87,7 @@ def measure_backends(result: Result, settings: Settings, case: Case, target: Tar
         if (problem := too_much(this)) is not None:
             result.notes.append(f"{case.name}: {what} left out, {problem}")
             continue
-        command = [sys.executable, "-m", "ccnet.benchmarks.memory", json.dumps(asdict(this))]
-        finished = subprocess.run(command, check=True, capture_output=True, text=True)
-        measured: dict[str, float] = json.loads(finished.stdout)
+        measured = measure_apart(this)
         peaks[what] = measured["peak_mib"]
         result.add(Row(case.name, what, peaks[what], "MiB"))
         result.add(Row(case.name, f"{what}, one cold call", measured["seconds"], "s"))
@@ -121,6 +119,14 @@ def free_bytes() -> float:
         return 1024.0 * int(found.split()[1])
     except (OSError, StopIteration, ValueError):
         return 4 * 2.0**30
+
+
+def measure_apart(case: Case) -> dict[str, float]:
+    """What `measure_here` says in a process of its own, where no memory was used and freed before."""
+    command = [sys.executable, "-m", "ccnet.benchmarks.memory", json.dumps(asdict(case))]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    measured: dict[str, float] = json.loads(finished.stdout)
+    return measured
 
 
 def measure_here(case: Case) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ccnet.benchmarks.catalogue import BENCHMARKS, Benchmark, find
 from ccnet.benchmarks.checks import Checks, Probe, WrongResult, exact_copy, exact_logits, no_misses
 from ccnet.benchmarks.counting import pass_cost
 from ccnet.benchmarks.measure import LEAST_ROUNDS, Rounds, Times, median_and_spread, take_turns
-from ccnet.benchmarks.memory import Case, measure_here, too_much
+from ccnet.benchmarks.memory import Case, measure_apart, too_much
 from ccnet.benchmarks.references import ConvolutionChain, MemoryReader, reference_input, reference_layer
 from ccnet.benchmarks.report import Result, Row, Settings, Target, document, for_people, hardware_slug
 from ccnet.benchmarks.run import Options, run_one
@@ -297,7 +297,7 @@ def test_exact_logits_are_those_of_the_model():
 def test_peak_memory_of_the_literal_product_is_seen():
     small = Case("conv2d", 24, 1, "2/3", False, 8, torch.get_num_threads(), 0)
     product_mib = 8 * 16 * 16 * 32 * 32 * 9 * 4 / 2**20
-    assert measure_here(dataclasses.replace(small, what="standard"))["peak_mib"] > 0.9 * product_mib
+    assert measure_apart(dataclasses.replace(small, what="standard"))["peak_mib"] > 0.9 * product_mib
 
 
 def test_standard_is_left_out_where_its_product_does_not_fit():
