@@ -20,7 +20,7 @@ from ccnet.backends.native import describe_layer, pack_weights, require_kernels
 from ccnet.grid import AxisGrid
 from ccnet.layer import CCConv2d
 from ccnet.models import CCNet
-from ccnet.native.library import PANEL, Layer, Program, Step
+from ccnet.native.library import PANEL, Call, Layer, Program, Step
 from ccnet.plan_cache import PlanCache
 from ccnet.plans import LayerPlan, Path
 from ccnet.prefixes import PrefixTree
@@ -55,10 +55,12 @@ class NativePass:
     Attributes:
         program: the steps; the levels of the tree write to two buffers in turn.
         map_values: numbers an image in each of these buffers.
+        outputs: leaves, and classes of each.
     """
 
     program: Program
     map_values: tuple[int, int]
+    outputs: tuple[int, int]
 
     IMAGES, LOGITS, MAPS = 0, 1, (2, 3)  # which buffer is which
 
@@ -89,13 +91,7 @@ class NativePass:
             levels.append([Step(layer, source, target, maps=leaves, relu=True)])
             source = target
         levels.append([Step(head.layers[-1], source, (NativePass.LOGITS, 0), maps=leaves)])
-        return NativePass(Program(levels), (widest[0], widest[1]))
-
-    def __call__(self, x: Tensor, logits: Tensor) -> None:
-        """Images [N, C, H, W] to logits [leaves, N, classes]."""
-        images = x.shape[0]
-        maps = (_buffer(turn, images * values, x.dtype) for turn, values in enumerate(self.map_values))
-        require_kernels(x.device).run(self.program, (native.channels_innermost(x), logits, *maps), images)
+        return NativePass(Program(levels), (widest[0], widest[1]), (leaves, head.widths[-1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,25 +126,58 @@ class PassPlan:
         Raises:
             CcnetError: images of another size, number of channels, dtype or device than the network's.
         """
-        self.plans[0][0].require_input(x)
-        if isinstance(self.head, nn.Module):
-            logits = self._torch(x, self.head)
-        else:
-            assert self.native is not None
-            shape = len(self.tree.levels[-1]), x.shape[0], self.head.widths[-1]
-            logits = torch.empty(shape, dtype=x.dtype, device="cpu")
-            if x.shape[0]:
-                self.native(x, logits)
-        every = self.tree.leaves == tuple(range(logits.shape[0]))
-        return logits if every else logits[list(self.tree.leaves)]
+        return run_together([(self, x)])[0]
 
     @torch.no_grad()
-    def _torch(self, x: Tensor, head: nn.Module) -> Tensor:
-        """[leaves, N, classes], node by node."""
+    def in_torch(self, x: Tensor) -> Tensor:
+        """[leaves, N, classes], node by node; for a plan with the model's own head."""
+        assert isinstance(self.head, nn.Module)
         maps = [x]
         for nodes, plans in zip(self.tree.levels, self.plans, strict=True):
             maps = [plan(maps[node.parent], relu=True) for node, plan in zip(nodes, plans, strict=True)]
-        return torch.stack([head(leaf) for leaf in maps])
+        return torch.stack([self.head(leaf) for leaf in maps])
+
+
+def run_together(passes: Sequence[tuple[PassPlan, Tensor]]) -> list[Tensor]:
+    """Member logits of plans of one network, each over its own images: [k, N, classes] of each, without gradients.
+
+    With the native kernels they are one call, in which the threads share the nodes of all plans level by level. Plans
+    of a few images each so keep all cores busy, also where another program takes a part of one.
+
+    Raises:
+        CcnetError: images of another size, number of channels, dtype or device than the network's.
+    """
+    logits: list[Tensor] = []
+    native_passes: list[tuple[NativePass, Tensor, Tensor]] = []
+    for plan, x in passes:
+        plan.plans[0][0].require_input(x)
+        if plan.native is None:
+            logits.append(plan.in_torch(x))
+            continue
+        leaves, classes = plan.native.outputs
+        logits.append(torch.empty(leaves, x.shape[0], classes, dtype=x.dtype, device="cpu"))
+        if x.shape[0]:
+            native_passes.append((plan.native, x, logits[-1]))
+    if native_passes:
+        _run_native(native_passes)
+    return [
+        of_leaves if plan.tree.leaves == tuple(range(of_leaves.shape[0])) else of_leaves[list(plan.tree.leaves)]
+        for (plan, _), of_leaves in zip(passes, logits, strict=True)
+    ]
+
+
+def _run_native(passes: Sequence[tuple[NativePass, Tensor, Tensor]]) -> None:
+    """Fill the logits [leaves, N, classes] of each pass over its images [N, C, H, W]."""
+    _, first, _ = passes[0]
+    maps = []  # the two buffers of each pass lie in two of the thread's own, one behind the other
+    for turn in range(2):
+        sizes = [x.shape[0] * native_pass.map_values[turn] for native_pass, x, _ in passes]
+        maps.append(_buffer(turn, sum(sizes), first.dtype)[: sum(sizes)].split(sizes))
+    calls = [
+        Call(native_pass.program, (native.channels_innermost(x), logits, even, odd), x.shape[0])
+        for (native_pass, x, logits), even, odd in zip(passes, *maps, strict=True)
+    ]
+    require_kernels(first.device).run(*calls)
 
 
 def plan_passes(

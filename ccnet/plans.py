@@ -25,7 +25,7 @@ from ccnet.backends.phases import phase_weights
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid
 from ccnet.internal_net import InternalNet
-from ccnet.native.library import Layer, Program
+from ccnet.native.library import Call, Layer, Program
 
 Path = Literal["native"] | DiscretePath
 
@@ -104,7 +104,7 @@ class LayerPlan:
         out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
         if x.shape[0]:
             buffers = native.channels_innermost(x), out
-            native.require_kernels(x.device).run(self._programs[relu], buffers, x.shape[0])
+            native.require_kernels(x.device).run(Call(self._programs[relu], buffers, x.shape[0]))
         return out
 
     @cached_property

@@ -110,17 +110,22 @@ class Runner:
         wanted: list[Sequence[ScaleSequence | None]] = [
             [None] if part.job.sequences is None else part.job.sequences[part.first : part.last] for part in slices
         ]
+        runs = shared_runs(wanted)
+        batches = [
+            (
+                torch.cat([slices[request].job.images for request in run.requests]),
+                [member for member in run.members if member is not None],
+            )
+            for run in runs
+        ]
+        prepared = time.perf_counter()
+        logits = [of_run.cpu() for of_run in model.member_logits(batches)]  # [members, images, classes] each
+        self._metrics.stage("prepare", prepared - begun)
+        self._metrics.stage("forward", time.perf_counter() - prepared)
         found: list[dict[ScaleSequence | None, Tensor]] = [{} for _ in slices]
-        for run in shared_runs(wanted):
-            started = time.perf_counter()
-            images = torch.cat([slices[request].job.images for request in run.requests])
-            prepared = time.perf_counter()
-            sequences = [member for member in run.members if member is not None]
-            logits = model.member_logits(images, sequences).cpu()  # [members, images, classes]; waits for a GPU
-            self._metrics.batch_images.observe(len(images))
-            self._metrics.stage("prepare", prepared - started)
-            self._metrics.stage("forward", time.perf_counter() - prepared)
-            parts = logits.split([len(slices[request].job.images) for request in run.requests], dim=1)
+        for run, of_run in zip(runs, logits, strict=True):
+            self._metrics.batch_images.observe(of_run.shape[1])
+            parts = of_run.split([len(slices[request].job.images) for request in run.requests], dim=1)
             for request, of_request in zip(run.requests, parts, strict=True):
                 found[request] |= zip(run.members, of_request, strict=True)
         self._statistics.executed(model.name, sum(len(part.job.images) for part in slices), time.perf_counter() - begun)
@@ -134,7 +139,7 @@ def first_pass(model: ServedModel) -> None:
         CheckpointError: Its logits are not finite.
     """
     with torch.inference_mode():
-        logits = model.member_logits(torch.zeros(1, model.channels, *model.in_size), model.sample(1, seed=0))
+        (logits,) = model.member_logits([(torch.zeros(1, model.channels, *model.in_size), model.sample(1, seed=0))])
     if not bool(torch.isfinite(logits).all()):
         raise CheckpointError(f"{model.name} gives logits that are not finite, for a picture of zeros")
 
@@ -144,9 +149,9 @@ def seconds_per_pass(model: ServedModel) -> float:
     members = model.sample(1, seed=0)
     images = torch.zeros(TELLING, model.channels, *model.in_size)
     with torch.inference_mode():
-        model.member_logits(images, members).cpu()  # may compile or prepare something, which is not its speed
+        model.member_logits([(images, members)])[0].cpu()  # may compile or prepare something, which is not its speed
         started = time.perf_counter()
-        model.member_logits(images, members).cpu()
+        model.member_logits([(images, members)])[0].cpu()
     return (time.perf_counter() - started) / TELLING
 
 

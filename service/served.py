@@ -70,8 +70,12 @@ class ServedModel(Protocol):
     def keep(self, sequences: Sequence[ScaleSequence]) -> None:
         """Prepare the weights of these sequences and keep them, as far as the cache of plans has room."""
 
-    def member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:
-        """Of every member over prepared images [N, channels, *in_size]: [k, N, classes], k = 1 without sequences."""
+    def member_logits(self, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> list[Tensor]:
+        """Of every member over its batch of prepared images [N, channels, *in_size].
+
+        Returns:
+            [k, N, classes] of each batch, on the model's device; k = 1 without sequences.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +143,12 @@ class CheckpointModel:
         if self._ensemble is not None:
             self._ensemble.prepare(sequences)
 
-    def member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:
+    def member_logits(self, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> list[Tensor]:
         """See `ServedModel.member_logits`."""
-        on_device = images.to(self._checkpoint.device)
+        on_device = [(images.to(self._checkpoint.device), sequences) for images, sequences in batches]
         if self._ensemble is None:
-            logits: Tensor = self._checkpoint.model(on_device)
-            return logits[None]
-        return self._ensemble(on_device, sequences=sequences).member_logits
+            return [self._checkpoint.model(images)[None] for images, _ in on_device]
+        return self._ensemble.member_logits(on_device)
 
 
 def load_models(settings: Settings, plans: PlanCache) -> dict[str, ServedModel]:

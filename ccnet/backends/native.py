@@ -23,7 +23,7 @@ from ccnet.backends.phases import phase_points, phase_weights
 from ccnet.errors import CcnetError
 from ccnet.grid import AxisGrid
 from ccnet.native import Kernels, kernels, why_missing
-from ccnet.native.library import PANEL, Layer, Net, Program
+from ccnet.native.library import PANEL, Call, Layer, Net, Program
 from ccnet.types import Kernel, KernelInput
 
 Path = Literal["convolution", "native"]
@@ -121,7 +121,7 @@ def _generate_and_apply(x: Tensor, net: Any, vertical: AxisGrid, horizontal: Axi
     out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
     channels = (net.in_channels, net.out_channels)
     layer = describe_layer(vertical, horizontal, channels, PackedNet.make(net, None, x.dtype))
-    require_kernels(x.device).run(Program.of(layer), (channels_innermost(x), out), len(x))
+    require_kernels(x.device).run(Call(Program.of(layer), (channels_innermost(x), out), len(x)))
     return out
 
 
@@ -252,7 +252,7 @@ class Native(torch.autograd.Function):
         out = torch.empty(shape, dtype=x.dtype, device="cpu", memory_format=torch.channels_last)
         if images:
             layer = describe_layer(vertical, horizontal, (in_channels, out_channels), weights)
-            require_kernels(x.device).run(Program.of(layer), (pixels, out), images)
+            require_kernels(x.device).run(Call(Program.of(layer), (pixels, out), images))
         return out
 
     @staticmethod

@@ -78,6 +78,18 @@ struct Step {
     int64_t from, from_offset, to, to_offset, maps, relu;  // `maps` inputs an image; ReLU behind the bias or not
 };
 
+// Levels of steps over some images, in buffers of its own; steps of a level are independent.
+struct Call {
+    const Step* steps;
+    const int64_t* ends;  // of each level's steps
+    int64_t level_count;
+    void* const* buffers;
+    int64_t images;
+
+    int64_t begin(int64_t level) const { return level ? ends[level - 1] : 0; }
+    int64_t steps_of(int64_t level) const { return level < level_count ? ends[level] - begin(level) : 0; }
+};
+
 constexpr int64_t CORE_CACHE = 256 << 10;  // bytes that surely stay in a core's own cache, half of it or less
 constexpr int64_t GENERATED_PHASES = 12;   // whose weights for one panel are generated together
 
@@ -162,26 +174,30 @@ void run_item(const Kernels<T>& kernels, const Work& w, int64_t item, char* scra
 }
 
 template <class T>
-int run(const Step* steps, const int64_t* levels, int64_t level_count, void* const* buffers, int64_t images,
-        int instruction_set, int threads) {
+int run(const Call* calls, int64_t call_count, int instruction_set, int threads) {
     const Kernels<T> kernels = kernels_of<T>(instruction_set);
-    const int64_t count = level_count ? levels[level_count - 1] : 0;
-    int64_t scratch_size = 0;
+    int64_t level_count = 0, scratch_size = 0;
+    for (const Call* call = calls; call < calls + call_count; ++call)
+        if (call->level_count > level_count) level_count = call->level_count;
     std::vector<Work> works;
-    std::vector<int64_t> ends;  // of each work's items among those of its level
-    works.reserve(count);
-    ends.reserve(count);
+    std::vector<int64_t> ends;    // of each work's items among those of its level
+    std::vector<int64_t> levels;  // the end of each level's works
     for (int64_t level = 0; level < level_count; ++level) {
-        const int64_t first = works.size(), works_of_level = levels[level] - first;
+        const int64_t first = works.size();
+        int64_t works_of_level = 0, end = 0;
+        for (const Call* call = calls; call < calls + call_count; ++call) works_of_level += call->steps_of(level);
         const int64_t wanted = threads == 1 ? 1 : (8 * threads + works_of_level - 1) / works_of_level;
-        for (int64_t end = 0, at = first; at < levels[level]; ++at) {
-            const Work w = cut(steps[at], buffers, images, sizeof(T), wanted);
-            works.push_back(w);
-            ends.push_back(end += w.items);
-            int64_t size = aligned(kernels.convolve_scratch(w.layer));
-            if (!w.layer.weights) size += Generating<T>(w.layer).size;
-            if (size > scratch_size) scratch_size = size;
+        for (const Call* call = calls; call < calls + call_count; ++call) {
+            for (int64_t at = call->begin(level); at < call->begin(level) + call->steps_of(level); ++at) {
+                const Work w = cut(call->steps[at], call->buffers, call->images, sizeof(T), wanted);
+                works.push_back(w);
+                ends.push_back(end += w.items);
+                int64_t size = aligned(kernels.convolve_scratch(w.layer));
+                if (!w.layer.weights) size += Generating<T>(w.layer).size;
+                if (size > scratch_size) scratch_size = size;
+            }
         }
+        levels.push_back(first + works_of_level);
     }
     bool failed = false;
 #pragma omp parallel num_threads(threads) reduction(|| : failed)
@@ -269,7 +285,7 @@ int generate(const Layer& layer, T* out, int instruction_set, int threads) {
 extern "C" {
 
 // Raised whenever a structure or a signature below changes; checked when the library is loaded.
-int ccnet_version() { return 4; }
+int ccnet_version() { return 5; }
 
 // The best instruction set of this processor: 0 portable, 1 AVX2 with FMA, 2 AVX-512.
 int ccnet_instruction_set() {
@@ -282,12 +298,12 @@ int ccnet_instruction_set() {
     return 0;
 }
 
-// Levels of steps, one level after the other; steps of a level are independent. 0, or 1 when memory ran out.
-int ccnet_run(const Step* steps, const int64_t* levels, int64_t level_count, void* const* buffers, int64_t images,
-              int is_double, int instruction_set, int threads) {
+// Calls side by side, level by level: the threads share the steps that all of them have at a level. 0, or 1 when memory
+// ran out.
+int ccnet_run(const Call* calls, int64_t count, int is_double, int instruction_set, int threads) {
     try {
-        return is_double ? run<double>(steps, levels, level_count, buffers, images, instruction_set, threads)
-                         : run<float>(steps, levels, level_count, buffers, images, instruction_set, threads);
+        return is_double ? run<double>(calls, count, instruction_set, threads)
+                         : run<float>(calls, count, instruction_set, threads);
     } catch (const std::bad_alloc&) {
         return 1;
     }

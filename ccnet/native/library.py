@@ -17,7 +17,7 @@ from torch import Tensor
 
 PANEL = 16  # output channels of a panel, as in layer.h
 INSTRUCTION_SETS = ("portable", "avx2", "avx512")
-_VERSION = 4
+_VERSION = 5
 logger = logging.getLogger(__name__)
 
 
@@ -97,6 +97,40 @@ class Program:
         return Program([[Step(layer, (0, 0), (1, 0), relu=relu)]])
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Call:
+    """A program over some images.
+
+    Attributes:
+        program: the steps.
+        buffers: contiguous, of the dtype of weights and biases, as large as the steps need, and not those of a call
+            that runs together with this one.
+        images: at least 1.
+    """
+
+    program: Program
+    buffers: Sequence[Tensor]
+    images: int
+
+
+class _Call(ctypes.Structure):
+    """`struct Call` of kernels.cpp."""
+
+    _fields_ = (
+        ("steps", ctypes.POINTER(ctypes.c_int64)),
+        ("ends", ctypes.POINTER(ctypes.c_int64)),
+        ("level_count", ctypes.c_int64),
+        ("buffers", ctypes.POINTER(ctypes.c_void_p)),
+        ("images", ctypes.c_int64),
+    )
+
+    @staticmethod
+    def of(call: Call) -> "_Call":
+        program = call.program
+        addresses = (ctypes.c_void_p * len(call.buffers))(*(buffer.data_ptr() for buffer in call.buffers))
+        return _Call(program.steps, program.ends, len(program.ends), addresses, call.images)
+
+
 class Kernels:
     """The loaded library.
 
@@ -122,21 +156,14 @@ class Kernels:
         self.instruction_sets.index(instruction_set)
         self.instruction_set = instruction_set
 
-    def run(self, program: Program, buffers: Sequence[Tensor], images: int) -> None:
-        """Run a program.
-
-        Args:
-            program: the steps.
-            buffers: contiguous, of the dtype of weights and biases, and as large as the steps need.
-            images: at least 1.
+    def run(self, *calls: Call) -> None:
+        """Run programs of one dtype, all of them together: the threads share the steps of a level among them.
 
         Raises:
             MemoryError: no room for the threads' small buffers.
         """
-        addresses = (ctypes.c_void_p * len(buffers))(*(buffer.data_ptr() for buffer in buffers))
-        ends = program.ends
-        options = ctypes.c_int64(len(ends)), addresses, ctypes.c_int64(images), *self._options(buffers[0].dtype)
-        if self._library.ccnet_run(program.steps, ends, *options):
+        given = (_Call * len(calls))(*map(_Call.of, calls))
+        if self._library.ccnet_run(given, ctypes.c_int64(len(calls)), *self._options(calls[0].buffers[0].dtype)):
             raise MemoryError("no memory left for the native kernels' buffers")
 
     def gradients(

@@ -8,7 +8,7 @@ import torch
 
 from ccnet import CCNet, CcnetError, ConvNet, EnsembleOutput, ScaleEnsemble, sample_scale_sequences
 from ccnet.ensemble import aggregate_logits
-from ccnet.passes import PassPlan
+from ccnet.passes import run_together
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +48,62 @@ def test_large_batches_are_cut_without_changing_the_answer(model, x, monkeypatch
     sequences = sample_scale_sequences(1, seed=1)
     whole = ScaleEnsemble(model)(x, sequences=sequences)
     images: list[int] = []
-    run = PassPlan.__call__
 
-    def recording(plan, chunk):
-        images.append(len(chunk))
-        return run(plan, chunk)
+    def recording(passes):
+        images.append(sum(len(chunk) for _, chunk in passes))
+        return run_together(passes)
 
-    monkeypatch.setattr(PassPlan, "__call__", recording)
+    monkeypatch.setattr("ccnet.ensemble.run_together", recording)
     cut = ScaleEnsemble(model, max_images_per_pass=2)(x, sequences=sequences)
     assert images == [2, 1]
     torch.testing.assert_close(whole.logits, cut.logits, rtol=0, atol=1e-5)
+
+
+def mixed_batches(x, *shapes):
+    """Batches of (images, members) each; members of a batch are those of a seed of its own."""
+    return [
+        (x[:images], sample_scale_sequences(members, seed=images, in_size=tuple(x.shape[2:])))
+        for images, members in shapes
+    ]
+
+
+@pytest.mark.parametrize("backend", ["auto", "discrete", "standard"])
+@pytest.mark.parametrize("max_passes", [1, 5, 128])
+def test_batches_that_run_together_get_what_each_gets_alone(x, monkeypatch, backend, max_passes):
+    monkeypatch.setattr("ccnet.ensemble.MAX_PASSES", max_passes)
+    torch.manual_seed(0)
+    model = CCNet(1, in_size=(8, 12), backend=backend).eval()
+    ensemble = ScaleEnsemble(model)
+    batches = mixed_batches(x[..., :8, :12], (3, 1), (1, 4), (0, 2), (2, 3))
+    together = ensemble.member_logits(batches)
+    for logits, (images, members) in zip(together, batches, strict=True):
+        assert logits.shape == (len(members), len(images), 10)
+        with torch.inference_mode():
+            alone = torch.stack([model(images, member) for member in members])
+        torch.testing.assert_close(logits, alone, rtol=0, atol=1e-5)
+        assert torch.equal(logits, ensemble.member_logits([(images, members)])[0])
+
+
+def test_a_call_holds_as_many_passes_as_maps_may_be_in_memory(model, x, monkeypatch):
+    calls: list[list[tuple[int, int]]] = []
+
+    def recording(passes):
+        calls.append([(len(plan.tree.leaves), len(images)) for plan, images in passes])
+        return run_together(passes)
+
+    monkeypatch.setattr("ccnet.ensemble.run_together", recording)
+    monkeypatch.setattr("ccnet.ensemble.MAX_PASSES", 6)
+    ScaleEnsemble(model).member_logits(mixed_batches(x, (3, 1), (1, 3), (2, 4), (1, 1)))
+    assert calls == [[(1, 3), (3, 1)], [(3, 2)], [(1, 2), (1, 1)]]
+
+
+def test_no_batches_are_no_logits(model):
+    assert ScaleEnsemble(model).member_logits([]) == []
+
+
+def test_a_batch_without_members_is_refused_before_any_runs(model, x):
+    with pytest.raises(CcnetError, match="at least one sequence"):
+        ScaleEnsemble(model).member_logits([*mixed_batches(x, (1, 1)), (x, [])])
 
 
 def test_aggregates_follow_their_definitions():

@@ -24,7 +24,7 @@ class FakeModel:
     Attributes:
         gate: `member_logits` waits for it; clear it to hold the inference thread.
         entered: Set whenever `member_logits` is entered.
-        passes: (images, members) of every call of `member_logits`.
+        passes: (images, members) of every batch that `member_logits` is given.
         takes_s: Seconds that each call takes.
         dies: Makes the next call end the thread.
         kept: Every sequence that was to be prepared.
@@ -71,7 +71,10 @@ class FakeModel:
     def keep(self, sequences: Sequence[ScaleSequence]) -> None:
         self.kept += sequences
 
-    def member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:
+    def member_logits(self, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> list[Tensor]:
+        return [self._member_logits(images, sequences) for images, sequences in batches]
+
+    def _member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:
         self.entered.set()
         assert self.gate.wait(30), "the test never opened the gate"
         time.sleep(self.takes_s)
