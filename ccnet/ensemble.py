@@ -208,22 +208,24 @@ class ScaleEnsemble:
         return torch.stack([torch.cat([self.model(chunk, member) for chunk in chunks]) for member in members])
 
     def _planned(self, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> list[Tensor]:
-        logits = [x.new_empty(len(members), len(x), self.model.classes) for x, members in batches]
+        parts: list[list[tuple[_Piece, Tensor]]] = [[] for _ in batches]
         for pieces in _calls(self._pieces(batches)):
-            parts = run_together([(piece.plan, piece.images) for piece in pieces])
-            for piece, part in zip(pieces, parts, strict=True):
-                logits[piece.batch][piece.members, piece.at] = part
-        return logits
+            found = run_together([(piece.plan, piece.images) for piece in pieces])
+            for piece, part in zip(pieces, found, strict=True):
+                parts[piece.batch].append((piece, part))
+        return [_whole(of_batch, len(members), len(x)) for of_batch, (x, members) in zip(parts, batches, strict=True)]
 
     def _pieces(self, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> Iterator[_Piece]:
         """Chunks of images x groups of members; a group's weights are prepared when its turn comes."""
+        stamp = self.plans.stamp(self.model)
         for number, (x, members) in enumerate(batches):
             chunks = _chunks(x, min(self.max_images_per_pass, MAX_PASSES))
-            # Members that share a prefix stand next to each other, so that cuts seldom part them.
-            order = sorted(range(len(members)), key=lambda member: members[member].scales)
+            order = list(range(len(members)))
             size = max(1, MAX_PASSES // max(1, len(chunks[0])))
+            if size < len(members):  # those that share a prefix stand next to each other, so that cuts seldom part them
+                order.sort(key=lambda member: members[member].scales)
             for group in (order[begin : begin + size] for begin in range(0, len(order), size)):
-                plan = plan_passes(self.model, [members[member] for member in group], self.plans)
+                plan = plan_passes(self.model, [members[member] for member in group], self.plans, stamp=stamp)
                 begin = 0
                 for chunk in chunks:
                     yield _Piece(plan, chunk, number, group, slice(begin, begin + len(chunk)))
@@ -231,7 +233,18 @@ class ScaleEnsemble:
 
 
 def _chunks(x: Tensor, most: int) -> tuple[Tensor, ...]:
-    return x.split(most) if len(x) else (x,)
+    return x.split(most) if len(x) > most else (x,)
+
+
+def _whole(parts: Sequence[tuple[_Piece, Tensor]], members: int, images: int) -> Tensor:
+    """The logits [members, images, classes] of a batch from those of its pieces."""
+    _, first = parts[0]
+    if len(parts) == 1:
+        return first
+    logits = first.new_empty(members, images, first.shape[2])
+    for piece, part in parts:
+        logits[piece.members, piece.at] = part
+    return logits
 
 
 def _calls(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:

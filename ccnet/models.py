@@ -75,7 +75,8 @@ class CCNet(nn.Module):
     def backend(self) -> str:
         """The backend that its layers run on, "auto" resolved; several names with commas where they differ."""
         device = next(self.parameters()).device
-        return ", ".join(sorted({resolve_backend(str(layer.backend), device) for layer in self.layers}))
+        names = {str(layer.backend) for layer in self.layers}
+        return ", ".join(sorted({resolve_backend(name, device) for name in names}))
 
     def forward(self, x: Tensor, sequence: ScaleSequence) -> Tensor:
         """Logits of one pass: images [N, C, H, W] and one sequence for all of them -> [N, classes]."""

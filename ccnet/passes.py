@@ -181,7 +181,12 @@ def _run_native(passes: Sequence[tuple[NativePass, Tensor, Tensor]]) -> None:
 
 
 def plan_passes(
-    model: CCNet, sequences: Sequence[ScaleSequence], cache: PlanCache | None = None, *, keep: bool = False
+    model: CCNet,
+    sequences: Sequence[ScaleSequence],
+    cache: PlanCache | None = None,
+    *,
+    keep: bool = False,
+    stamp: Stamp | None = None,
 ) -> PassPlan:
     """Prepare a CCNet's passes; plans that the cache holds are not made again.
 
@@ -190,17 +195,18 @@ def plan_passes(
         sequences: the members.
         cache: where the layers' plans are kept; None makes all of them anew.
         keep: keep weights at once and not from a plan's second use on (see `ccnet.plans`).
+        stamp: the model's present one as `cache.stamp` gives it, for callers that plan several passes in a row.
 
     Raises:
         CcnetError: no members, or a backend that has no plans.
         SequenceError: a member that the network cannot run.
     """
     name = (id(model), "passes", tuple(sequences), tuple(layer.backend for layer in model.layers))
-    found: PassPlan | None = None if cache is None else cache.get_bundle(name, model)
+    found: PassPlan | None = None if cache is None else cache.get_bundle(name, model, stamp)
     if found is not None:
         return found
     stamp_of = Stamp if cache is None else cache.stamp
-    whole = stamp_of(model)
+    whole = stamp_of(model) if stamp is None else stamp
     layers = [layer for layer in model.layers if isinstance(layer, CCConv2d)]
     tree = _tree(tuple(sequences), tuple(layer.kernel_size for layer in layers), model.in_size)
     stamps = [stamp_of(layer) for layer in layers]
@@ -208,10 +214,12 @@ def plan_passes(
     uses = [[sequences[member] for member in level] for level in tree.first_members()]
     plans = tuple(
         tuple(
-            layer.plan_grids(node.vertical, node.horizontal, stamp, cache=cache, keep=keep, always_native=True, use=use)
+            layer.plan_grids(
+                node.vertical, node.horizontal, of_layer, cache=cache, keep=keep, always_native=True, use=use
+            )
             for node, use in zip(nodes, wanted_for, strict=True)
         )
-        for layer, stamp, nodes, wanted_for in zip(layers, stamps, tree.levels, uses, strict=True)
+        for layer, of_layer, nodes, wanted_for in zip(layers, stamps, tree.levels, uses, strict=True)
     )
     dtypes = {plan.dtype for level in plans for plan in level} | {weight.dtype for weight in model.head.parameters()}
     is_native = all(plan.native is not None for level in plans for plan in level) and len(dtypes) == 1

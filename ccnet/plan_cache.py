@@ -209,16 +209,17 @@ class PlanCache:
         self._tell("hit")
         return entry.plan
 
-    def get_bundle(self, key: Hashable, module: nn.Module) -> Any | None:
+    def get_bundle(self, key: Hashable, module: nn.Module, stamp: Stamp | None = None) -> Any | None:
         """What was kept by `keep_bundle` under this key, if all its parts are still there and unchanged, else None.
 
         Args:
             key: what it is of.
             module: the one whose stamp it was kept with; another module under the same key does not get it.
+            stamp: the module's present one, if it is known: what was kept with it needs no other comparison.
         """
         with self._lock:
             bundle = self._bundles.get(key)
-            if bundle is None or not bundle.stamp.holds_for(module):
+            if bundle is None or not (bundle.stamp is stamp or bundle.stamp.holds_for(module)):
                 return None
             self._uses += 1
             bundle.used = self._uses
