@@ -18,19 +18,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from ccnet.ensemble import aggregate_logits
 from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service import tracing
 from service.answers import Answer, answer_of
-from service.batcher import Batcher, BatchReport, Cost
+from service.batcher import Batcher, BatchReport
 from service.errors import OptionOutOfRange, TooLarge, UnknownModel
 from service.logs import log, note
 from service.metrics import Metrics
-from service.running import ClassifyJob, ProbeJob, Progress, Runner, first_pass, seconds_per_pass
+from service.queueing import Cost
+from service.running import ClassifyJob, Logits, ProbeJob, Progress, Runner, first_pass, seconds_per_pass
 from service.served import ServedModel
 from service.settings import Settings
 from service.statistics import Statistics
@@ -252,8 +253,8 @@ class Engine:
         note(ensemble_size=ran, passes=images * ran, queue_ms=_ms(outcome.queue_s), inference_ms=_ms(outcome.run_s))
         self._metrics.stage("queue", outcome.queue_s)
         started = time.perf_counter()
-        parts = cast(tuple[Tensor, ...], outcome.parts)
-        if sum(part.numel() for part in parts) <= ANSWERED_AT_ONCE:
+        parts = cast(tuple[Logits, ...], outcome.parts)
+        if sum(part.size for part in parts) <= ANSWERED_AT_ONCE:
             answer = _answer(job, parts)
         else:
             answer = await asyncio.to_thread(_answer, job, parts)
@@ -333,12 +334,12 @@ def _give_way() -> None:
         log(logging.WARNING, f"threads that compute keep their priority: {error}")
 
 
-def _answer(job: ClassifyJob, parts: Sequence[Tensor]) -> Answer:
-    """From the logits [N, classes] of the members that were run."""
-    members = torch.stack(list(parts))
+def _answer(job: ClassifyJob, parts: Sequence[Logits]) -> Answer:
+    """From the logits of the members that were run."""
+    members = np.stack(parts)
     if not job.model.takes_sequences:
-        return answer_of(members[0].numpy(), None)
-    return answer_of(aggregate_logits(members, job.aggregate).numpy(), members.numpy())
+        return answer_of(members[0], None)
+    return answer_of(aggregate_logits(torch.from_numpy(members), job.aggregate).numpy(), members)
 
 
 def _ms(seconds: float) -> float:

@@ -9,20 +9,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ccnet.ensemble import Aggregate
 from ccnet.errors import CheckpointError
 from ccnet.sequences import ScaleSequence
 from service import tracing
-from service.batcher import TELLING, Slice
 from service.metrics import Metrics
+from service.pace import TELLING
+from service.queueing import Slice
 from service.served import ServedModel
 from service.sharing import shared_runs
 from service.statistics import Statistics
 from service.warming import chosen_seed
 
+Logits = NDArray[np.floating]  # [N, classes] of one member
 Progress = Callable[[int, int], None]  # told (done, total); raises to stop the work
 
 
@@ -92,7 +96,7 @@ class Runner:
             by_model: dict[int, list[int]] = {}  # by identity: two may have one name while one replaces the other
             for position, part in enumerate(slices):
                 by_model.setdefault(id(cast(ClassifyJob, part.job).model), []).append(position)
-            results: dict[int, list[Tensor]] = {}
+            results: dict[int, list[Logits]] = {}
             try:
                 for positions in by_model.values():
                     parts = cast(list[Slice[ClassifyJob]], [slices[position] for position in positions])
@@ -102,8 +106,8 @@ class Runner:
                 raise MemoryError(str(error)) from error
         return [results[position] for position in range(len(slices))]
 
-    def _run_model(self, slices: Sequence[Slice[ClassifyJob]]) -> list[list[Tensor]]:
-        """Slices of one model: for each the logits [N, classes] of its members, on the CPU."""
+    def _run_model(self, slices: Sequence[Slice[ClassifyJob]]) -> list[list[Logits]]:
+        """Slices of one model: for each the logits of its members."""
         begun = time.perf_counter()
         model = slices[0].job.model
         _choose_sequences(model, [part.job for part in slices], self._seed_pool)
@@ -119,15 +123,17 @@ class Runner:
             for run in runs
         ]
         prepared = time.perf_counter()
-        logits = [of_run.cpu() for of_run in model.member_logits(batches)]  # [members, images, classes] each
+        logits = [of_run.numpy(force=True) for of_run in model.member_logits(batches)]  # waits for a GPU
         self._metrics.stage("prepare", prepared - begun)
         self._metrics.stage("forward", time.perf_counter() - prepared)
-        found: list[dict[ScaleSequence | None, Tensor]] = [{} for _ in slices]
+        found: list[dict[ScaleSequence | None, Logits]] = [{} for _ in slices]
         for run, of_run in zip(runs, logits, strict=True):
             self._metrics.batch_images.observe(of_run.shape[1])
-            parts = of_run.split([len(slices[request].job.images) for request in run.requests], dim=1)
-            for request, of_request in zip(run.requests, parts, strict=True):
-                found[request] |= zip(run.members, of_request, strict=True)
+            begin = 0
+            for request in run.requests:
+                end = begin + len(slices[request].job.images)
+                found[request].update(zip(run.members, of_run[:, begin:end], strict=True))
+                begin = end
         self._statistics.executed(model.name, sum(len(part.job.images) for part in slices), time.perf_counter() - begun)
         return [[of_slice[member] for member in members] for of_slice, members in zip(found, wanted, strict=True)]
 

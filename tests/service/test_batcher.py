@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from service.batcher import Batcher, BatchReport, Cost, Outcome, Slice
+from service.batcher import Batcher, BatchReport, Outcome
 from service.errors import DeadlinePassed, NotReady, QueueFull
+from service.queueing import Cost, Slice
 
 ONE = Cost(1, 1)
 
@@ -71,6 +72,7 @@ class Bench:
     async def hold(self, cost: Cost = ONE) -> "asyncio.Task[Outcome[int]]":
         """Occupy the thread with job 0 until the gate opens."""
         self.runner.gate.clear()
+        self.runner.entered.clear()
         task = self.ask(0, cost)
         await asyncio.to_thread(self.runner.entered.wait, 10)
         return task
@@ -337,10 +339,14 @@ async def test_a_waiter_that_leaves_frees_its_room_and_is_never_run(bench):
 async def test_a_waiter_that_leaves_between_members_has_no_more_of_them_run(bench):
     held = await bench.hold()
     leaving, staying = await bench.queue((1, Cost(60, 1)), (2, Cost(10, 1)))
-    bench.runner.entered.clear()
+    bench.runner.stops_after = 2
     bench.runner.gate.set()
     await held
+    while len(bench.runner.batches) < 3:
+        await asyncio.sleep(0.001)
     leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    bench.runner.gate.set()
     assert len((await staying).parts) == 10
     assert sum(units for batch in bench.runner.batches for job, units in batch if job == 1) < 60
     assert (await bench.batcher.submit(3, ONE)).parts == (30,)
