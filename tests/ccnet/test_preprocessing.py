@@ -93,8 +93,9 @@ def test_a_list_of_mixed_pictures_gives_what_each_gives_alone() -> None:
         torch.testing.assert_close(RGB([picture])[0], row, rtol=0, atol=0)
 
 
-def test_a_uniform_list_a_batch_and_tensors_agree() -> None:
-    images = noise(4, 40, 30, 3)
+@pytest.mark.parametrize("shape", [(40, 30, 3), (28, 28, 3), (32, 32, 3), (28, 28, 1)])
+def test_a_uniform_list_a_batch_and_tensors_agree(shape: tuple[int, int, int]) -> None:
+    images = noise(4, *shape)
     batch = RGB(images)
     torch.testing.assert_close(RGB(list(images)), batch, rtol=0, atol=0)
     torch.testing.assert_close(RGB(torch.from_numpy(images)), batch, rtol=0, atol=0)
@@ -105,6 +106,7 @@ def test_read_only_and_flipped_arrays_are_taken() -> None:
     images = noise(2, 28, 28, 1)
     images.flags.writeable = False
     torch.testing.assert_close(GREY(images[:, ::-1]), GREY(images[:, ::-1].copy()), rtol=0, atol=0)
+    torch.testing.assert_close(GREY(list(images[:, ::-1])), GREY(images[:, ::-1].copy()), rtol=0, atol=0)
 
 
 def test_no_pictures_give_no_rows() -> None:
