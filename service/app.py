@@ -14,6 +14,7 @@ from dataclasses import asdict
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.routing import APIRoute
+from fastapi.telemetry import TelemetryConfig
 
 from ccnet import __version__
 from ccnet.native import kernels, why_missing
@@ -26,7 +27,6 @@ from service.holding import Holding
 from service.logs import log
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
-from service.options import require_single_options
 from service.reloading import Reloader
 from service.routes import classify, equivariance, health, metrics, models, openinference, sequences
 from service.served import load_models
@@ -36,6 +36,12 @@ from service.workers import WorkerPool
 KEYED = (classify.router, equivariance.router, sequences.router, models.router)
 OPEN_INFERENCE = openinference.router  # keyed too; its errors have another form
 OPEN = (health.router, openinference.health)
+
+OWN_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+}  # FastAPI's; the service has its own
 
 DESCRIPTION = (
     "Classifies images with dynamic scale ensembles of a continuous-convolution network (arXiv 2006.11120) and "
@@ -86,12 +92,12 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=OWN_TELEMETRY,
     )
     app.state.service = service
-    checked = [Depends(_check)]
     for router in KEYED:
-        app.include_router(router, dependencies=checked, responses=problems.problem_responses(Unauthorized))
-    app.include_router(OPEN_INFERENCE, dependencies=checked, responses=problems.error_responses(Unauthorized))
+        app.include_router(router, responses=problems.problem_responses(Unauthorized))
+    app.include_router(OPEN_INFERENCE, responses=problems.error_responses(Unauthorized))
     for router in OPEN:
         app.include_router(router)
     if settings.metrics_port is None:
@@ -105,19 +111,9 @@ def create_app(
     return app
 
 
-async def _check(request: Request) -> None:
-    """What a request must meet wherever a key may be demanded; one dependency, for each takes a tenth of a millisecond.
-
-    Raises:
-        Unauthorized, OptionOutOfRange: As the two say.
-    """
-    await require_key(request)
-    await require_single_options(request)
-
-
 def create_metrics_app(service: Service) -> FastAPI:
     """`/metrics` of a service, for a port of its own."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False, telemetry=OWN_TELEMETRY)
     app.state.service = service
     _include_metrics(app, service.settings)
     problems.install(app)
@@ -125,11 +121,16 @@ def create_metrics_app(service: Service) -> FastAPI:
     return app
 
 
+async def _require_key(request: Request) -> None:
+    """As a dependency, which FastAPI would run in a thread if it were no coroutine."""
+    require_key(request)
+
+
 def _include_metrics(app: FastAPI, settings: Settings) -> None:
     keyed = settings.metrics_key
     app.include_router(
         metrics.router,
-        dependencies=[Depends(require_key)] if keyed else [],
+        dependencies=[Depends(_require_key)] if keyed else [],
         responses=problems.problem_responses(Unauthorized) if keyed else {},
     )
 

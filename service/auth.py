@@ -31,7 +31,7 @@ SCHEMES = {
 }
 
 
-async def require_key(request: Request) -> None:
+def require_key(request: Request) -> None:
     """Let a request with a valid key pass, and every one where no keys are set.
 
     Raises:

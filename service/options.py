@@ -1,7 +1,6 @@
 """Query strings: read as `schemas` describes them, and described for the OpenAPI document.
 
-No option may be given twice, since nobody can know which of two values was meant, and none where none are taken. What
-every request must meet is a dependency, and a coroutine, since FastAPI runs other functions in threads.
+No option may be given twice, since nobody can know which of two values was meant, and none where none are taken.
 """
 
 from collections import Counter
@@ -42,7 +41,7 @@ def described(form: type[Options]) -> dict[str, Any]:
     }
 
 
-async def require_single_options(request: Request) -> None:
+def require_single_options(request: Request) -> None:
     """Let every option be given once.
 
     Raises:

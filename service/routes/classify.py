@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from ccnet.sequences import ScaleSequence
 from service import schemas
 from service.answers import Answer
+from service.checked import CheckedRoute
 from service.context import Service, open_service, request_id_of
 from service.engine import Classified
 from service.errors import (
@@ -28,7 +29,7 @@ from service.served import ServedModel
 from service.waiting import TimeLeft, while_connected
 from service.warming import chosen_seed
 
-router = APIRouter(tags=["classify"])
+router = APIRouter(route_class=CheckedRoute, tags=["classify"])
 
 REFUSALS = problem_responses(
     Malformed,

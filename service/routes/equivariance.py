@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ccnet.equivariance import ShiftSimilarity, SimilarityMap
 from service import schemas
+from service.checked import CheckedRoute
 from service.context import Service, open_service, request_id_of
 from service.engine import Probed
 from service.errors import (
@@ -28,7 +29,7 @@ from service.running import Progress
 from service.served import ServedModel
 from service.waiting import TimeLeft, while_connected
 
-router = APIRouter(prefix="/v1/equivariance", tags=["equivariance"])
+router = APIRouter(route_class=CheckedRoute, prefix="/v1/equivariance", tags=["equivariance"])
 
 OPTION_REFUSALS = (UnknownModel, TooLarge, OptionOutOfRange, QueueFull, NotReady, DeadlinePassed)
 

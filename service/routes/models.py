@@ -3,13 +3,14 @@
 from fastapi import APIRouter, Depends, Request
 
 from service import schemas
+from service.checked import CheckedRoute
 from service.context import Service, open_service
 from service.errors import NotReady, OptionOutOfRange, UnknownModel
 from service.options import require_no_options
 from service.problems import problem_responses
 from service.served import ServedModel
 
-router = APIRouter(tags=["models"], dependencies=[Depends(require_no_options)])
+router = APIRouter(route_class=CheckedRoute, tags=["models"], dependencies=[Depends(require_no_options)])
 
 
 @router.get(

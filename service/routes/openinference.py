@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from numpy.typing import NDArray
 from torch import Tensor
 
+from service.checked import CheckedRoute
 from service.context import Phase, Service, open_service, service_of
 from service.engine import Classified
 from service.errors import (
@@ -42,7 +43,9 @@ from service.warming import chosen_seed
 MADE_AT_ONCE = 20_000  # numbers of an answer up to which it is made on the event loop
 
 health = APIRouter(prefix="/v2/health", tags=["open inference protocol"])
-router = APIRouter(tags=["open inference protocol"], dependencies=[Depends(require_no_options)])
+router = APIRouter(
+    route_class=CheckedRoute, tags=["open inference protocol"], dependencies=[Depends(require_no_options)]
+)
 
 _BRIEF = error_responses(OptionOutOfRange, NotReady)
 _NAMED = error_responses(UnknownModel, OptionOutOfRange, NotReady)

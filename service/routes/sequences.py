@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Request
 
 from service import schemas
+from service.checked import CheckedRoute
 from service.context import open_service, request_id_of
 from service.errors import NotReady, OptionOutOfRange, UnknownModel
 from service.options import described, read_options
@@ -10,7 +11,7 @@ from service.problems import problem_responses
 from service.routes.classify import sequence_schema
 from service.warming import chosen_seed
 
-router = APIRouter(tags=["models"])
+router = APIRouter(route_class=CheckedRoute, tags=["models"])
 
 
 @router.get(
