@@ -25,10 +25,11 @@ SCRIPT = Path(__file__).with_name("closed_loop.lua")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request: its status (0: no answer), and its time in seconds from when it should have been sent."""
+    """One request: its status (0: no answer), and seconds from when it was due: to the answer, and to the sending."""
 
     status: int
     seconds: float
+    lag_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Load:
     def times(self, *statuses: int) -> list[float]:
         """Seconds of the answers of these statuses, sorted."""
         return sorted(answer.seconds for answer in self.answers if answer.status in statuses)
+
+    @property
+    def lags(self) -> list[float]:
+        """Seconds by which requests were sent late, sorted."""
+        return sorted(answer.lag_s for answer in self.answers)
 
     def count(self, *statuses: int) -> int:
         """Answers of these statuses."""
@@ -113,12 +119,13 @@ async def _open_loop(
     answers: list[Answer] = []
 
     async def one(wire: Wire, number: int, due: float) -> None:
+        lag_s = time.perf_counter() - due
         try:
             async with asyncio.timeout(PATIENCE_S):
                 status = await wire.post(url(number), body(number))
         except TimeoutError:
             status = 0
-        answers.append(Answer(status, time.perf_counter() - due))
+        answers.append(Answer(status, time.perf_counter() - due, lag_s))
 
     begin = due = time.perf_counter()
     async with Wire() as wire, asyncio.TaskGroup() as tasks:

@@ -63,10 +63,10 @@ def running_service(module: str = "service", **settings: object) -> Iterator[Ser
 
 
 @contextmanager
-def running_peer(module: str) -> Iterator[ServiceProcess]:
-    """A ready server of another make on a free port, started by `python -m MODULE --port PORT`."""
+def running_peer(module: str, *options: object) -> Iterator[ServiceProcess]:
+    """A ready server of another make on a free port, started by `python -m MODULE --port PORT` and its options."""
     port = _free_port()
-    with _running(["-m", module, "--port", str(port)], port, dict(os.environ), "/health") as peer:
+    with _running(["-m", module, "--port", str(port), *map(str, options)], port, dict(os.environ), "/health") as peer:
         yield peer
 
 

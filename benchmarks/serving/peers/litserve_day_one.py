@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks.serving.peers.day_one import DayOneNet, mean_logits
 from benchmarks.serving.peers.litserving import PictureRequest, serve
-from benchmarks.serving.peers.prepared import CHECKPOINT, LARGEST, SEEDS, answer, port
+from benchmarks.serving.peers.prepared import CHECKPOINT, LARGEST, SEEDS, answer
 from ccnet import CCNet, load_checkpoint, sample_scale_sequences
 from ccnet.pictures import decode_picture
 
@@ -54,7 +54,7 @@ class DayOneAPI(LitAPI):
 
 def main() -> None:
     """Serve until told to stop."""
-    serve(DayOneAPI, port(__doc__))
+    serve(DayOneAPI, __doc__)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from litserve import LitAPI
 from torch import Tensor
 
 from benchmarks.serving.peers.litserving import PictureRequest, serve
-from benchmarks.serving.peers.prepared import PreparedModel, answer, port
+from benchmarks.serving.peers.prepared import PreparedModel, answer
 
 Wanted = tuple[Tensor, int]  # a prepared image, and members
 
@@ -43,7 +43,7 @@ class EnsembleAPI(LitAPI):
 
 def main() -> None:
     """Serve until told to stop."""
-    serve(EnsembleAPI, port(__doc__))
+    serve(EnsembleAPI, __doc__)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import torch
 import uvicorn
 from fastapi import Body, FastAPI, Query, Response
 
-from benchmarks.serving.peers.prepared import LARGEST, PreparedModel, answer, port
+from benchmarks.serving.peers.prepared import LARGEST, PreparedModel, answer, options
 
 
 def application(model: PreparedModel) -> FastAPI:
@@ -41,9 +41,9 @@ def application(model: PreparedModel) -> FastAPI:
 
 def main() -> None:
     """Serve until told to stop."""
-    chosen = port(__doc__)
+    chosen = options(__doc__).parse_args()
     app = application(PreparedModel())
-    uvicorn.run(app, port=chosen, loop="uvloop", http="httptools", access_log=False, log_level="warning")
+    uvicorn.run(app, port=chosen.port, loop="uvloop", http="httptools", access_log=False, log_level="warning")
 
 
 if __name__ == "__main__":

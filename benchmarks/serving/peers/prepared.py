@@ -78,8 +78,8 @@ def answer(labels: tuple[str, ...], probabilities: Tensor) -> dict[str, object]:
     return {"label": labels[int(values.argmax())], "probabilities": dict(zip(labels, values.tolist(), strict=True))}
 
 
-def port(description: str | None) -> int:
-    """The TCP port that the command line names."""
+def options(description: str | None) -> argparse.ArgumentParser:
+    """The command line that all peers have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--port", type=int, required=True)
-    return int(parser.parse_args().port)
+    return parser
