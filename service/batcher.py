@@ -151,7 +151,7 @@ class Batcher(Generic[Job, Part]):
 
     @property
     def crash(self) -> BaseException | None:
-        """What ended the thread; None while all is well."""
+        """What ended the thread, or the batcher; None while all is well."""
         return self._crash
 
     @property
@@ -292,8 +292,8 @@ class Batcher(Generic[Job, Part]):
         try:
             self._run_batch()
             with self._lock:
-                self._thread_works = self._queue.passes > 0
-            if self._thread_works:
+                self._thread_works = more = self._queue.passes > 0
+            if more:
                 self._executor.submit(self._work)
             else:
                 self._tell(self._mark_idle)
@@ -321,9 +321,17 @@ class Batcher(Generic[Job, Part]):
         self._tell(self._finish, batch, results, BatchReport(len(batch.slices), batch.passes, run_s, failed))
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
-        """Call on the event loop, from the thread."""
+        """Call on the event loop, from the thread; an error there ends the batcher, so that nobody is left waiting."""
+
+        def call() -> None:
+            try:
+                what(*arguments)
+            except Exception as error:
+                self._break(error)
+                raise
+
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(what, *arguments)
+        self._loop.call_soon_threadsafe(call)
 
     def _finish(
         self, batch: _Batch[Job, Part], results: Sequence[Sequence[Part] | Exception], report: BatchReport

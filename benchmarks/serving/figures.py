@@ -36,22 +36,29 @@ LOST = Target("SIGTERM with 200 in flight: lost", 0.0)
 
 
 def throughput(result: Result, quick: bool) -> None:
-    """Saturation: closed loops, beside a bare loop over the same passes, in turns."""
+    """Saturation: closed loops, beside a bare loop over the same passes, in turns; and what a request costs."""
     rounds, seconds = (1, 2.0) if quick else (5, 6.0)
     cases = {"1 image a request, 32 clients": (1, 32), "16 images a request, 8 clients": (16, 8)}
     bare: list[float] = []
     rates: dict[str, list[float]] = {case: [] for case in cases}
+    spent: dict[str, list[tuple[float, float]]] = {case: [] for case in cases}
     with running_service() as service:
         for _ in range(rounds):
             bare.append(_bare("--members", MEMBERS, "--batch", 64, "--seconds", seconds)["images_per_s"])
             for case, (images, clients) in cases.items():
+                passes, before = service.metric("ccnet_batch_passes_sum"), service.processor_s
                 loop = closed_loop(_classify(service.url), _some(bodies(images)), clients=clients, seconds=seconds)
                 rates[case].append(loop.rate * images)
+                requests = (service.metric("ccnet_batch_passes_sum") - passes) / MEMBERS / images  # the warm-up's too
+                main, others = (1000 * (a - b) / requests for a, b in zip(service.processor_s, before, strict=True))
+                spent[case].append((main, others))
     for case, of_case in rates.items():
         result.add(_row(case, "images a second", of_case))
         result.add(_row(case, "bare loop, images a second", bare))
         ratios = [rate / loop for rate, loop in zip(of_case, bare, strict=True)]
         result.add(_row(case, "HTTP / bare loop", ratios, "x"), THROUGHPUT)
+        for what, of_thread in zip(("event loop", "passes"), zip(*spent[case], strict=True), strict=True):
+            result.add(_row(case, f"{what}, processor ms a request", list(of_thread)))
 
 
 def latency(result: Result, quick: bool) -> None:

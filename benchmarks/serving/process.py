@@ -37,6 +37,14 @@ class ServiceProcess:
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) / 1024
 
     @property
+    def processor_s(self) -> tuple[float, float]:
+        """Processor time that the main thread, which is the event loop's, and the other threads have had."""
+        tasks = Path(f"/proc/{self.popen.pid}/task")
+        of_thread = {task.name: int((task / "schedstat").read_text().split()[0]) / 1e9 for task in tasks.iterdir()}
+        main = of_thread.pop(str(self.popen.pid))
+        return main, sum(of_thread.values())
+
+    @property
     def connections(self) -> int:
         """Open files that are sockets, the listening one and those of the event loop included."""
         return sum(os.readlink(file).startswith("socket:") for file in Path(f"/proc/{self.popen.pid}/fd").iterdir())

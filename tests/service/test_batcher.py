@@ -325,6 +325,30 @@ async def test_a_thread_that_ends_leaves_nobody_waiting_and_is_known():
         assert await batcher.drain(1)
 
 
+async def test_an_error_while_results_are_handed_out_leaves_nobody_waiting_and_is_known():
+    def broken(_: BatchReport) -> None:
+        raise ZeroDivisionError("a report nobody can read")
+
+    said: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["exception"]))
+    with ThreadPoolExecutor(1) as executor:
+        batcher: Batcher[int, int] = Batcher(
+            lambda slices: [[each.job] for each in slices],
+            executor,
+            max_queue_passes=9,
+            max_batch_passes=1,
+            on_batch=broken,
+        )
+        batcher.start()
+        outcomes = await asyncio.gather(batcher.submit(1, ONE), batcher.submit(2, ONE), return_exceptions=True)
+        assert isinstance(outcomes[0], Outcome)
+        assert isinstance(outcomes[1], NotReady | Outcome)
+        assert isinstance(batcher.crash, ZeroDivisionError)
+        assert isinstance(said[0], ZeroDivisionError)
+        with pytest.raises(NotReady, match="gone"):
+            batcher.check_room(ONE)
+
+
 async def test_a_waiter_that_leaves_frees_its_room_and_is_never_run(bench):
     held = await bench.hold()
     leaving, staying = await bench.queue((1, Cost(60, 1)), (2, Cost(3, 1)))
