@@ -6,6 +6,7 @@ keeps the result under benchmarks/results/HARDWARE/serving_NAME.json.
 
 import argparse
 import json
+import signal
 import sys
 
 import torch
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short: does it work here?")
     parser.add_argument("--save", action="store_true", help="keep the results")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # servers that were started are ended
     for name in options.names:
         if name not in FIGURES:
             parser.error(f"no figure {name!r}; there are {', '.join(FIGURES)}")

@@ -3,9 +3,9 @@
 Open loop: requests arrive as a Poisson process, whatever the server does, each for one picture and an ensemble of 1 to
 8 members, drawn evenly. A rate is met if every request is answered with 200 and the 99th percentile of the times, from
 when a request was due to the end of its answer, is at most 500 ms; it is missed if two tries are. Every rate is tried
-with 300 requests, or for two seconds. It is doubled or halved until one is met and the next is not, then bisected; the
-rate that comes out must hold for half a minute of other arrivals, or the next lower one is taken. Where requests one
-after another take longer already, no rate is tried.
+with 300 requests, or for two seconds; a try ends early once it cannot be met any more. The rate is doubled or halved
+until one is met and the next is not, then bisected; what comes out must hold for half a minute of other arrivals, or
+the next lower one is taken. Where requests one after another take longer already, no rate is tried.
 
 Arrivals, sizes and pictures follow from a seed, which is the same for all servers and differs between rounds; the
 servers take turns, and one of them is alive at a time. The load generator shares the machine with them, and it is the
@@ -17,6 +17,7 @@ import json
 import math
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -24,7 +25,7 @@ from dataclasses import dataclass, replace
 
 import httpx
 
-from benchmarks.serving.load import open_loop, percentile
+from benchmarks.serving.load import Answer, open_loop, percentile
 from benchmarks.serving.pictures import Body, png_files
 from benchmarks.serving.process import ServiceProcess, running_peer, running_service
 from ccnet.benchmarks.measure import median_and_spread
@@ -41,6 +42,7 @@ WARM_UP = 24  # requests, one after another
 REQUESTS = 300  # at a rate, or more:
 SHORTEST_S = 2.0  # since a few requests are answered in time at any rate
 CONFIRM_S = 30.0  # that the rate which comes out must hold
+HOPELESS = 0.02  # of the requests of a try too late, and the rest need not be sent
 STEPS = 10  # lower rates of which one must
 LOWEST = 1 / 64  # of the rate to begin with; lower ones are not tried
 
@@ -156,11 +158,14 @@ def measure(contender: Contender, requests: int, confirm_s: float, precision: fl
             return contender.body(files[number % len(files)], sizes[number % len(sizes)])
 
         def attempt(rate: float, seconds: float, arrivals: int) -> Attempt:
-            load = open_loop(url, body, rate=rate, seconds=seconds, seed=arrivals)
+            hopeless = Hopeless(rate * seconds)
+            load = open_loop(url, body, rate=rate, seconds=seconds, seed=arrivals, tells=hopeless)
             times = load.times(200)
             failures = len(load.answers) - len(times)
             p50_s, p99_s = percentile(times, 0.5), percentile(times, 0.99)
-            return Attempt(rate, len(load.answers), failures, p50_s, p99_s, percentile(load.lags, 0.99))
+            tried = Attempt(rate, len(load.answers), failures, p50_s, p99_s, percentile(load.lags, 0.99))
+            _say(f"{contender.name}: {rate:.1f}/s {'met' if tried.met else 'missed'}, p99 {1000 * p99_s:.0f} ms")
+            return tried
 
         def twice(rate: float) -> Attempt:
             seconds = max(requests / rate, SHORTEST_S)
@@ -175,6 +180,27 @@ def measure(contender: Contender, requests: int, confirm_s: float, precision: fl
         rates = [found.rate / (1 + precision) ** lower for lower in range(STEPS)]
         confirmed = (attempt(rate, confirm_s, seed + 2000) for rate in rates)
         return next((tried for tried in confirmed if tried.met), replace(found, failures=found.requests))
+
+
+class Hopeless:
+    """Whether a try cannot be met any more, from one answer to the next.
+
+    Args:
+        requests: That the try would send.
+    """
+
+    def __init__(self, requests: float) -> None:
+        self._bearable = max(HOPELESS * requests, 5)
+        self._late = 0
+
+    def __call__(self, answer: Answer) -> bool:
+        self._late += answer.seconds > P99_S
+        return answer.status != 200 or self._late > self._bearable
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def highest_met(attempt: Callable[[float], Attempt], first: float, precision: float) -> Attempt:

@@ -106,19 +106,42 @@ def closed_loop(url: str, bodies: Sequence[Body], *, clients: int, seconds: floa
 
 
 def open_loop(
-    url: Callable[[int], str], body: Callable[[int], Body], *, rate: float, seconds: float, seed: int
+    url: Callable[[int], str],
+    body: Callable[[int], Body],
+    *,
+    rate: float,
+    seconds: float,
+    seed: int,
+    tells: Callable[[Answer], bool] = lambda answer: False,
 ) -> Load:
-    """Poisson arrivals, `rate` a second, each a request of its own."""
-    return uvloop.run(_open_loop(url, body, rate, seconds, seed))
+    """Poisson arrivals, each a request of its own.
+
+    Args:
+        url: Of a request, by its number.
+        body: The same.
+        rate: Arrivals a second.
+        seconds: How long they come.
+        seed: Of their moments.
+        tells: Given every answer; after one for which it is true no more requests come, and those under way are
+            awaited.
+    """
+    return uvloop.run(_open_loop(url, body, rate, seconds, seed, tells))
 
 
 async def _open_loop(
-    url: Callable[[int], str], body: Callable[[int], Body], rate: float, seconds: float, seed: int
+    url: Callable[[int], str],
+    body: Callable[[int], Body],
+    rate: float,
+    seconds: float,
+    seed: int,
+    tells: Callable[[Answer], bool],
 ) -> Load:
     dice = random.Random(seed)
     answers: list[Answer] = []
+    told = False
 
     async def one(wire: Wire, number: int, due: float) -> None:
+        nonlocal told
         lag_s = time.perf_counter() - due
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -126,11 +149,12 @@ async def _open_loop(
         except TimeoutError:
             status = 0
         answers.append(Answer(status, time.perf_counter() - due, lag_s))
+        told = tells(answers[-1]) or told
 
     begin = due = time.perf_counter()
     async with Wire() as wire, asyncio.TaskGroup() as tasks:
         number = 0
-        while (due := due + dice.expovariate(rate)) < begin + seconds:
+        while not told and (due := due + dice.expovariate(rate)) < begin + seconds:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             tasks.create_task(one(wire, number, due))
             number += 1

@@ -1,12 +1,17 @@
 """The peers that the service is measured against compute the same, and the search for a goodput finds it."""
 
 import math
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 
-from benchmarks.serving.goodput import Attempt, highest_met
+from benchmarks.serving.goodput import Attempt, Hopeless, highest_met
+from benchmarks.serving.load import open_loop
 from benchmarks.serving.peers import day_one, prepared
+from benchmarks.serving.pictures import Body
 from benchmarks.serving.requirements import require
 from ccnet import CCNet, ScaleEnsemble, ScaleSequence, load_checkpoint
 
@@ -90,6 +95,33 @@ def test_a_server_that_is_never_in_time_has_no_goodput():
 )
 def test_a_rate_is_not_met_with_failures_late_answers_or_nobody_asking(attempt):
     assert not attempt.met
+
+
+@pytest.mark.parametrize(("status", "late_s"), [(503, 0.0), (200, 0.6)])
+def test_a_try_that_cannot_be_met_any_more_sends_no_more_requests(status, late_s):
+    class Answers(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            time.sleep(late_s)
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}/"
+        load = open_loop(
+            lambda _: url, lambda _: Body(b"x", "image/png"), rate=20.0, seconds=30.0, seed=0, tells=Hopeless(600.0)
+        )
+        server.shutdown()
+    assert 0 < len(load.answers) < 100
+    assert load.seconds < 10
+    assert load.count(status) == len(load.answers)
 
 
 def test_a_package_that_is_missing_is_named_with_the_way_to_get_it():
