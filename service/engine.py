@@ -121,7 +121,8 @@ class Engine:
 
     async def stop(self, timeout_s: float) -> bool:
         """Take nothing new, answer what was admitted, end the thread; False when time ran out first, then or before."""
-        self._all_answered &= await self._batcher.drain(timeout_s)
+        answered = await self._batcher.drain(timeout_s)
+        self._all_answered = self._all_answered and answered
         self._executor.shutdown(wait=False, cancel_futures=True)
         return self._all_answered
 

@@ -63,8 +63,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was admitted, then leave the other port, so that draining can be watched there."""
         giving_up = asyncio.create_task(self._give_up())
-        await super().shutdown(sockets)
-        giving_up.cancel()
+        try:
+            await super().shutdown(sockets)
+        finally:
+            giving_up.cancel()
         if self._beside is not None:
             await self._beside.shutdown()
 
