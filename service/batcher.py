@@ -10,21 +10,20 @@ as many passes each as it has images. It is
 3. **answered** when its last unit is done; at its deadline with the units that are done, if those are enough for it,
    else refused. What nobody waits for any more is not run, from one slice to the next.
 
-An exception in a batch is contained: the batch is halved until the job that fails is alone; the others get their
-answers. Out of memory halves the budget too, which then grows again.
+A job that fails does so alone (`service.containment`).
 
 Knows neither HTTP nor tensors; the function that runs a batch, the thread it runs on and the clock are handed in.
 """
 
 import asyncio
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from service.containment import Containment
 from service.errors import DeadlinePassed, NotReady, QueueFull
 from service.pace import Pace, Running
 from service.queueing import Cost, Entry, Queue, Slice
@@ -80,10 +79,16 @@ class _Waiting(Entry[Job], Generic[Job, Part]):
             self.future.set_result(Outcome(tuple(self.parts), self.begun - self.since, self.run_s))
 
     def fail(self, error: Exception) -> None:
-        if len(self.parts) == self.cost.units:
-            self.answer()  # it was about to be
-        elif not self.future.done():
+        """Its work failed."""
+        if not self.future.done():
             self.future.set_exception(error)
+
+    def end(self, error: Exception) -> None:
+        """No more of it will run: answer if enough was done, else fail."""
+        if len(self.parts) * self.cost.passes >= self.cost.needed:
+            self.answer()
+        else:
+            self.fail(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +100,18 @@ class _Batch(Generic[Job, Part]):
 
     @property
     def passes(self) -> int:
-        return sum(waiting.cost.passes * each.units for waiting, each in self.slices)
+        return sum(each.passes for _, each in self.slices)
 
 
 class Batcher(Generic[Job, Part]):
     """Runs slices of jobs in batches on an executor and hands every waiter the results of its units.
 
     Args:
-        run: Takes the slices of a batch, one a job, and returns for each a result a unit, in order. Runs on `executor`.
-            `MemoryError` says that the batch was too large.
+        run: As `Containment` takes it. Runs on `executor`.
         executor: Where batches run, of one thread; what else it is given runs between two batches.
         max_queue_passes: Passes that may wait. A job that alone exceeds it is still admitted when nothing waits.
         max_batch_passes: The budget of a batch; a unit that alone exceeds it is a batch.
-        max_wait_s: How long a batch waits for more, if the one before held several jobs; nothing waits when idle.
+        max_wait_s: For how long after a batch of several jobs the next one waits for as many; nothing waits when idle.
         on_batch: Told about every batch after it ran, on the event loop.
         clock: Seconds, monotonic.
     """
@@ -123,11 +127,9 @@ class Batcher(Generic[Job, Part]):
         on_batch: Callable[[BatchReport], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._run = run
+        self._contained = Containment(run, max_batch_passes)
         self._executor = executor
         self._max_queue_passes = max_queue_passes
-        self._max_batch_passes = max_batch_passes
-        self._budget = max_batch_passes
         self._max_wait_s = max_wait_s
         self._on_batch = on_batch
         self._clock = clock
@@ -135,10 +137,9 @@ class Batcher(Generic[Job, Part]):
         self._unanswered: set[_Waiting[Job, Part]] = set()
         self._pace = Pace()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = threading.Lock()  # held while a batch passes from the queue to the thread, and for what follows
-        self._running: tuple[int, float] | None = None  # passes of the batch that runs, and when it began
+        self._running: _Batch[Job, Part] | None = None
         self._thread_works = False
-        self._jobs = 0  # of the last batch
+        self._last: tuple[int, float] = (0, 0.0)  # jobs of the last batch, and when it was done
         self._idle = asyncio.Event()
         self._idle.set()
         self._closed = False
@@ -158,7 +159,7 @@ class Batcher(Generic[Job, Part]):
     def running_s(self) -> float:
         """How long the present batch has been running; 0 when none is."""
         running = self._running
-        return 0.0 if running is None else self._clock() - running[1]
+        return 0.0 if running is None else self._clock() - running.started
 
     def expect(self, seconds_per_pass: float) -> None:
         """Go by this speed until batches have told theirs."""
@@ -180,23 +181,20 @@ class Batcher(Generic[Job, Part]):
             raise NotReady("the inference thread of this replica is gone; ask another one", retry_after_s=1)
         if self._closed:
             raise NotReady("the service is stopping and takes no new work; ask another replica", retry_after_s=1)
-        with self._lock:
+        with self._queue.lock:  # the thread takes nothing meanwhile
             waiting, running = self._queue.passes, self._running
+            expected_s = self._expected_s(cost, timeout_s)
         if waiting and waiting + cost.total > self._max_queue_passes:
             raise QueueFull(
                 f"{cost.total} passes were asked for while {waiting} wait; "
                 f"at most {self._max_queue_passes} may wait: try again later or ask for fewer images or members",
                 retry_after_s=self._retry_after_s(),
             )
-        batch = None if running is None else Running(running[0], self._clock() - running[1])
-        if self._pace.expected_s(waiting, cost.needed, batch, self._budget) <= timeout_s:
-            return  # in time even behind all that waits
-        before = self._queue.passes_before(self._queue.rank(cost))
-        expected_s = self._pace.expected_s(before, cost.needed, batch, self._budget)
-        if waiting and expected_s > timeout_s:
+        if expected_s > timeout_s and (waiting or running is not None):
             raise QueueFull(
-                f"an answer may take {expected_s:.1f} s with what waits; {timeout_s:.1f} s are left: try again later, "
-                "allow more with timeout_ms, ask for fewer images or members, or allow fewer with min_size",
+                f"an answer may take {expected_s:.1f} s with what runs and waits; {timeout_s:.1f} s are left: try "
+                "again later, allow more with timeout_ms, ask for fewer images or members, or allow fewer with "
+                "min_size",
                 retry_after_s=self._retry_after_s(),
             )
 
@@ -253,11 +251,7 @@ class Batcher(Generic[Job, Part]):
     def _expire(self, waiting: _Waiting[Job, Part]) -> None:
         """Its deadline has come."""
         self._queue.withdraw(waiting)
-        least = waiting.cost.least
-        if least is not None and len(waiting.parts) >= least:
-            waiting.answer()
-            return
-        waiting.fail(
+        waiting.end(
             DeadlinePassed(
                 f"{len(waiting.parts)} of {waiting.cost.units} members were done when the deadline came; allow more "
                 "with timeout_ms, ask for fewer images or members, or allow fewer with min_size"
@@ -267,7 +261,7 @@ class Batcher(Generic[Job, Part]):
     def _fail_all(self, error: Exception) -> None:
         for waiting in self._unanswered:
             self._queue.withdraw(waiting)
-            waiting.fail(error)
+            waiting.end(error)
         self._unanswered.clear()
         self._mark_idle()
 
@@ -275,13 +269,23 @@ class Batcher(Generic[Job, Part]):
         if not self._unanswered and not self._thread_works:
             self._idle.set()
 
+    def _expected_s(self, cost: Cost, timeout_s: float) -> float:
+        """Until a job that comes now is done; behind all that waits, if it is in time even so."""
+        budget, batch = self._contained.budget, self._running
+        running = None if batch is None else Running(batch.passes, self._clock() - batch.started)
+        expected_s = self._pace.expected_s(self._queue.passes, cost.needed, running, budget)
+        if expected_s <= timeout_s:
+            return expected_s
+        before = self._queue.passes_before(self._queue.rank(cost))
+        return self._pace.expected_s(before, cost.needed, running, budget)
+
     def _retry_after_s(self) -> int:
         running = self._running
-        return self._pace.retry_after_s(self._queue.passes + (0 if running is None else running[0]))
+        return self._pace.retry_after_s(self._queue.passes + (0 if running is None else running.passes))
 
     def _wake(self) -> None:
         """Let the thread look for work, unless it does so anyway."""
-        with self._lock:
+        with self._queue.lock:
             if self._loop is None or self._thread_works or not self._queue.passes:
                 return
             self._thread_works = True
@@ -291,7 +295,7 @@ class Batcher(Generic[Job, Part]):
         """Run a batch, on the thread, and see to the next one, behind what else the thread was given meanwhile."""
         try:
             self._run_batch()
-            with self._lock:
+            with self._queue.lock:
                 self._thread_works = more = self._queue.passes > 0
             if more:
                 self._executor.submit(self._work)
@@ -301,22 +305,23 @@ class Batcher(Generic[Job, Part]):
             self._tell(self._break, error)
 
     def _run_batch(self) -> None:
-        if self._jobs > 1:  # their clients may be about to ask again
-            self._queue.wait(self._jobs, self._budget, self._max_wait_s)
-        with self._lock:  # admission sees a job among those that wait or in the batch that runs
-            batch: _Batch[Job, Part] = _Batch(self._queue.take(self._budget), self._clock())
-            self._running = (batch.passes, batch.started) if batch.slices else None
-        self._jobs = len(batch.slices)
+        jobs, done = self._last
+        if jobs > 1:  # their clients may be about to ask again
+            self._queue.wait(jobs, self._contained.budget, done + self._max_wait_s - self._clock())
+        with self._queue.lock:  # admission sees a job among those that wait or in the batch that runs
+            batch: _Batch[Job, Part] = _Batch(self._queue.take(self._contained.budget), self._clock())
+            self._running = batch if batch.slices else None
         if not batch.slices:
             return
         for waiting, _ in batch.slices:
             if waiting.begun is None:
                 waiting.begun = batch.started
-        results = self._run_contained([each for _, each in batch.slices])
+        results = self._contained.run([each for _, each in batch.slices])
         run_s = self._clock() - batch.started
         failed = sum(isinstance(result, Exception) for result in results)
         if not failed and not batch.slices[0][0].cost.alone:
-            self._learn(batch.passes, run_s)
+            self._pace.learn(batch.passes, run_s, self._contained.budget)
+        self._last = (len(batch.slices), batch.started + run_s)
         self._running = None
         self._tell(self._finish, batch, results, BatchReport(len(batch.slices), batch.passes, run_s, failed))
 
@@ -340,7 +345,7 @@ class Batcher(Generic[Job, Part]):
         for (waiting, _), result in zip(batch.slices, results, strict=True):
             waiting.run_s += report.run_s
             if isinstance(result, Exception):
-                self._queue.withdraw(waiting)
+                self._queue.withdraw(waiting)  # at once, or the thread might take more of it
                 waiting.fail(result)
                 continue
             waiting.parts.extend(result)
@@ -357,44 +362,8 @@ class Batcher(Generic[Job, Part]):
         if rest := done[AT_A_TIME:]:
             asyncio.get_running_loop().call_soon(self._answer, rest)
 
-    def _learn(self, passes: int, run_s: float) -> None:
-        self._pace.learn(passes, run_s, self._budget)
-        if self._budget < self._max_batch_passes and passes >= self._budget:
-            self._budget = min(self._max_batch_passes, self._budget + max(1, self._budget // 8))
-
     def _break(self, error: BaseException) -> None:
         """Nothing runs any more; nobody is left waiting."""
         self._crash = error
         self._thread_works, self._running = False, None
         self._fail_all(NotReady("the inference thread of this replica is gone; ask another one", retry_after_s=1))
-
-    def _run_contained(self, slices: Sequence[Slice[Job]]) -> list[Sequence[Part] | Exception]:
-        """Run a batch; when it fails, run its halves, so that a bad job takes no other with it."""
-        try:
-            results = list(self._run(slices))
-            if [len(result) for result in results] != [each.last - each.first for each in slices]:
-                raise RuntimeError(f"a batch of {len(slices)} slices gave results of other lengths")
-            return [*results]
-        except MemoryError as error:
-            self._budget = max(1, self._budget // 2)
-            if len(slices) == 1:
-                return [self._run_halved(slices[0], error)]
-        except Exception as error:
-            if len(slices) == 1:
-                return [error]
-        half = len(slices) // 2
-        return [*self._run_contained(slices[:half]), *self._run_contained(slices[half:])]
-
-    def _run_halved(self, whole: Slice[Job], error: Exception) -> Sequence[Part] | Exception:
-        """The units of a slice that is too large, in two parts."""
-        middle = (whole.first + whole.last) // 2
-        if middle == whole.first:
-            return error
-        halves = [Slice(whole.job, whole.first, middle), Slice(whole.job, middle, whole.last)]
-        parts: list[Part] = []
-        for half in halves:
-            (result,) = self._run_contained([half])
-            if isinstance(result, Exception):
-                return result
-            parts.extend(result)
-        return parts

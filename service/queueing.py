@@ -1,6 +1,6 @@
 """The queue between the event loop and the inference thread: what waits, in which order it runs, and in which slices.
 
-Both sides call it; a lock that is never held for long keeps them apart.
+Both sides call it; its lock, which is never held for long, keeps them apart.
 """
 
 import threading
@@ -26,6 +26,10 @@ class Cost:
     least: int | None = None
     alone: bool = False
 
+    def __post_init__(self) -> None:
+        if min(self.units, self.passes, 1 if self.least is None else self.least) < 1:
+            raise ValueError(f"units, passes and least are 1 or more; got {self}")
+
     @property
     def total(self) -> int:
         """Passes of all units."""
@@ -39,9 +43,10 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Slice(Generic[Job]):
-    """Units [first, last) of a job."""
+    """Units [first, last) of a job of some cost."""
 
     job: Job
+    cost: Cost
     first: int
     last: int
 
@@ -49,6 +54,11 @@ class Slice(Generic[Job]):
     def units(self) -> int:
         """How many."""
         return self.last - self.first
+
+    @property
+    def passes(self) -> int:
+        """Of all of them."""
+        return self.units * self.cost.passes
 
 
 @dataclass(eq=False, slots=True)
@@ -81,11 +91,15 @@ class Queue(Generic[Waiting]):
     The rank of a job is the passes that were admitted before it plus twice its own. Equal jobs are served in order of
     arrival; a small one goes before a large one that came earlier, but no job waits for more passes of later ones than
     it has itself.
+
+    Attributes:
+        lock: Held by every method; a caller that wants several of them to see one state may hold it too.
     """
 
     def __init__(self) -> None:
-        self._entries: dict[int, Waiting] = {}  # by identity
-        self._changed = threading.Condition()
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
+        self._entries: dict[Waiting, None] = {}
         self._passes = 0
         self._admitted = 0
 
@@ -100,27 +114,27 @@ class Queue(Generic[Waiting]):
 
     def passes_before(self, rank: int) -> int:
         """Passes that are served before a job of this rank."""
-        with self._changed:
-            return sum(entry.left for entry in self._entries.values() if entry.rank <= rank)
+        with self.lock:
+            return sum(entry.left for entry in self._entries if entry.rank <= rank)
 
     def add(self, entry: Waiting) -> None:
         """Let it wait."""
-        with self._changed:
-            self._entries[id(entry)] = entry
+        with self.lock:
+            self._entries[entry] = None
             self._passes += entry.cost.total
             self._admitted += entry.cost.total
             self._changed.notify()
 
     def withdraw(self, entry: Waiting) -> None:
         """Take what is left of it out: nobody waits for it any more."""
-        with self._changed:
+        with self.lock:
             self._passes -= entry.left
             entry.taken = entry.cost.units
-            self._entries.pop(id(entry), None)
+            self._entries.pop(entry, None)
 
     def wait(self, jobs: int, passes: int, timeout_s: float) -> None:
         """Return as soon as so many jobs or passes wait, or time is up."""
-        with self._changed:
+        with self.lock:
             self._changed.wait_for(lambda: len(self._entries) >= jobs or self._passes >= passes, timeout_s)
 
     def take(self, passes: int) -> list[tuple[Waiting, Slice[Any]]]:
@@ -130,20 +144,19 @@ class Queue(Generic[Waiting]):
         """
         taken: list[tuple[Waiting, Slice[Any]]] = []
         room = passes
-        with self._changed:
-            for entry in sorted(self._entries.values(), key=lambda entry: entry.rank):
+        with self.lock:
+            for entry in sorted(self._entries, key=lambda entry: entry.rank):
                 cost = entry.cost
                 if cost.alone and taken:
                     continue
                 units = min(cost.units - entry.taken, max(room // cost.passes, 0 if taken else 1))
                 if units:
-                    taken.append((entry, Slice(entry.job, entry.taken, entry.taken + units)))
+                    taken.append((entry, Slice(entry.job, cost, entry.taken, entry.taken + units)))
                     entry.taken += units
                     room -= units * cost.passes
+                    if not entry.left:
+                        del self._entries[entry]
                 if cost.alone or room <= 0:
                     break
-            for entry, _ in taken:
-                if not entry.left:
-                    del self._entries[id(entry)]
             self._passes -= passes - room
         return taken

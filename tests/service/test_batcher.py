@@ -191,7 +191,7 @@ async def test_who_may_be_late_is_refused_at_once_and_fewer_members_may_be_in_ti
     await bench.queue(*[(1, Cost(4, 1))] * 5)
     now[0] = 15.0
     # Ten run, for 5 s so far, and twenty wait, which may take twice as long as the mean says, before its own four.
-    with pytest.raises(QueueFull, match=r"may take 59\.0 s with what waits; 58\.0 s are left") as refusal:
+    with pytest.raises(QueueFull, match=r"may take 59\.0 s with what runs and waits; 58\.0 s are left") as refusal:
         await bench.batcher.submit(2, Cost(4, 1), 58.0)
     assert refusal.value.retry_after_s == 30
     bench.batcher.check_room(Cost(4, 1), 60.0)
