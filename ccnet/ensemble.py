@@ -24,6 +24,7 @@ from ccnet.sequences import SPREADS, Method, ScaleSequence, Spread, sample_scale
 Aggregate = Literal["mean", "median", "mean_probability"]
 MEMBER_BYTES = 42_000_000  # a member's weights in float32, median
 MAX_PASSES = 128  # images times members whose maps are in memory at once, on a CPU
+MAX_WEIGHT_BYTES = 2**30  # of passes that run together
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,15 @@ class _Piece:
     def passes(self) -> int:
         """Its cost."""
         return len(self.images) * len(self.members)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a piece came to, and where it belongs; its plan is let go."""
+
+    members: list[int]
+    at: slice
+    logits: Tensor
 
 
 class ScaleEnsemble:
@@ -208,11 +218,11 @@ class ScaleEnsemble:
         return torch.stack([torch.cat([self.model(chunk, member) for chunk in chunks]) for member in members])
 
     def _planned(self, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> list[Tensor]:
-        parts: list[list[tuple[_Piece, Tensor]]] = [[] for _ in batches]
+        parts: list[list[_Part]] = [[] for _ in batches]
         for pieces in _calls(self._pieces(batches)):
             found = run_together([(piece.plan, piece.images) for piece in pieces])
-            for piece, part in zip(pieces, found, strict=True):
-                parts[piece.batch].append((piece, part))
+            for piece, logits in zip(pieces, found, strict=True):
+                parts[piece.batch].append(_Part(piece.members, piece.at, logits))
         return [_whole(of_batch, len(members), len(x)) for of_batch, (x, members) in zip(parts, batches, strict=True)]
 
     def _pieces(self, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> Iterator[_Piece]:
@@ -236,25 +246,32 @@ def _chunks(x: Tensor, most: int) -> tuple[Tensor, ...]:
     return x.split(most) if len(x) > most else (x,)
 
 
-def _whole(parts: Sequence[tuple[_Piece, Tensor]], members: int, images: int) -> Tensor:
+def _whole(parts: Sequence[_Part], members: int, images: int) -> Tensor:
     """The logits [members, images, classes] of a batch from those of its pieces."""
-    _, first = parts[0]
+    first = parts[0].logits
     if len(parts) == 1:
         return first
     logits = first.new_empty(members, images, first.shape[2])
-    for piece, part in parts:
-        logits[piece.members, piece.at] = part
+    for part in parts:
+        logits[part.members, part.at] = part.logits
     return logits
 
 
 def _calls(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
-    """Pieces that run together: `MAX_PASSES` at most, unless one alone is more, and one chunk of a batch."""
+    """Pieces that run together: as many as the bounds allow, one at least.
+
+    Of a batch that was cut one chunk of images, or it would have been cut in vain; and one piece where there are no
+    native kernels, which would run one after the other and hold the weights of all.
+    """
     call: list[_Piece] = []
+    passes = weight_bytes = 0
     for piece in pieces:
-        full = sum(each.passes for each in call) + piece.passes > MAX_PASSES
-        if call and (full or call[-1].plan is piece.plan):
+        passes, weight_bytes = passes + piece.passes, weight_bytes + piece.plan.nbytes
+        full = passes > MAX_PASSES or weight_bytes > MAX_WEIGHT_BYTES
+        if call and (full or piece.plan.native is None or call[-1].plan is piece.plan):
             yield call
             call = []
+            passes, weight_bytes = piece.passes, piece.plan.nbytes
         call.append(piece)
     yield call
 

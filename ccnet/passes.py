@@ -10,7 +10,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class PassPlan:
     head: HeadPlan | nn.Module
     native: NativePass | None
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         """Bytes of all distinct plans."""
         distinct = {id(plan): plan.nbytes for level in self.plans for plan in level}

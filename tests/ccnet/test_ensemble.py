@@ -1,14 +1,15 @@
 """Scale ensembles: members, aggregation, reproducibility."""
 
 import math
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from ccnet import CCNet, CcnetError, ConvNet, EnsembleOutput, ScaleEnsemble, sample_scale_sequences
+from ccnet import CCNet, CcnetError, ConvNet, EnsembleOutput, PlanCache, ScaleEnsemble, sample_scale_sequences
 from ccnet.ensemble import aggregate_logits
-from ccnet.passes import run_together
+from ccnet.passes import plan_passes, run_together
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,58 @@ def test_a_call_holds_as_many_passes_as_maps_may_be_in_memory(model, x, monkeypa
     monkeypatch.setattr("ccnet.ensemble.MAX_PASSES", 6)
     ScaleEnsemble(model).member_logits(mixed_batches(x, (3, 1), (1, 3), (2, 4), (1, 1)))
     assert calls == [[(1, 3), (3, 1)], [(3, 2)], [(1, 2), (1, 1)]]
+
+
+def test_without_native_kernels_no_more_weights_are_held_than_those_of_a_batch_and_the_next(x, monkeypatch):
+    model = CCNet(1, in_size=(8, 8), backend="discrete").eval()
+    made: list[weakref.ref[object]] = []
+    held: list[int] = []
+
+    def recording(passes):
+        made.extend(weakref.ref(plan) for plan, _ in passes)
+        held.append(sum(plan() is not None for plan in made))
+        return run_together(passes)
+
+    monkeypatch.setattr("ccnet.ensemble.run_together", recording)
+    ensemble = ScaleEnsemble(model, plans=PlanCache(2**20))
+    ensemble.member_logits([(x[:1, :, :8, :8], ensemble.sample(2, seed)) for seed in range(12)])
+    assert len(held) == 12
+    assert max(held) <= 2
+
+
+def test_calls_are_cut_where_their_weights_would_take_too_much(x, monkeypatch):
+    model = CCNet(1, in_size=(8, 8), kernel_input="distance").eval()
+    images: list[int] = []
+
+    def recording(passes):
+        images.append(len(passes))
+        return run_together(passes)
+
+    monkeypatch.setattr("ccnet.ensemble.run_together", recording)
+    ensemble = ScaleEnsemble(model)
+    batches = [(x[:1, :, :8, :8], ensemble.sample(1, seed)) for seed in range(4)]
+    of_each = plan_passes(model, batches[0][1]).nbytes
+    monkeypatch.setattr("ccnet.ensemble.MAX_WEIGHT_BYTES", 2.5 * of_each)
+    ensemble.member_logits(batches)
+    assert sum(images) == 4
+    assert max(images) == 2
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_changed_parameters_count_from_the_next_call_on(x, prepared):
+    model = CCNet(1, in_size=(8, 12)).eval()
+    ensemble = ScaleEnsemble(model)
+    images, sequences = x[:, :, :8, :12], ensemble.sample(2, seed=0)
+    if prepared:
+        ensemble.prepare(sequences)
+    before = [ensemble.member_logits([(images, sequences)])[0] for _ in range(3)][-1]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5)
+    (after,) = ensemble.member_logits([(images, sequences)])
+    assert not torch.allclose(before, after)
+    with torch.inference_mode():
+        torch.testing.assert_close(after, torch.stack([model(images, sequence) for sequence in sequences]))
 
 
 def test_no_batches_are_no_logits(model):
