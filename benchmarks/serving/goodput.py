@@ -177,6 +177,8 @@ def measure(contender: Contender, requests: int, confirm_s: float, precision: fl
         if max(alone) > P99_S:
             return Attempt(1 / mean_s, len(alone), 0, statistics.median(alone), max(alone))
         found = highest_met(twice, 0.5 / mean_s, precision)
+        if not found.met:
+            return found
         rates = [found.rate / (1 + precision) ** lower for lower in range(STEPS)]
         confirmed = (attempt(rate, confirm_s, seed + 2000) for rate in rates)
         return next((tried for tried in confirmed if tried.met), replace(found, failures=found.requests))
@@ -249,10 +251,11 @@ def _add_ratio(
 ) -> None:
     """The service's goodput over that of the best of others, round by round.
 
-    Where a peer meets no rate, the ratio is to the rate at which it answers one request after another: a lower bound.
+    Where no peer meets any rate, it is over the one that was missed, where requests one after another are late already
+    the rate of these: a lower bound.
     """
     best = [
-        max(attempts, key=lambda attempt: attempt.rate)
+        max(attempts, key=lambda attempt: (attempt.met, attempt.rate))
         for attempts in zip(*(found[name] for name in others), strict=True)
     ]
     ratios = [ours.goodput / theirs.rate for ours, theirs in zip(found[SERVICE], best, strict=True)]
