@@ -20,6 +20,7 @@ from ccnet.preprocessing import Preprocessing
 from service.app import create_app
 from service.context import Phase, Service
 from service.settings import Settings
+from tests.service.bench import Bench, benches
 from tests.service.fakes import FakeModel
 
 
@@ -115,3 +116,15 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data={"dataset": "fashion-mnist-sample", "train_images": 0, "test_images": 0},
         )
     return folder
+
+
+@pytest.fixture
+async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
+    """What makes batchers to look into."""
+    async with benches() as make:
+        yield make
+
+
+@pytest.fixture
+async def bench(make_bench: Callable[..., Bench]) -> Bench:
+    return make_bench()

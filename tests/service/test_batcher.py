@@ -1,106 +1,30 @@
-"""The batcher alone, without HTTP and without tensors: admission, fairness, containment, deadlines, draining."""
+"""The batcher alone, without HTTP and without tensors: sharing, admission, failures, deadlines, times."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 
-from service.batcher import Batcher, BatchReport, Outcome
-from service.errors import DeadlinePassed, NotReady, QueueFull
+from service.batcher import AT_A_TIME, BatchReport
+from service.errors import DeadlinePassed
 from service.queueing import Cost, Slice
+from tests.service.bench import ONE, Bench, Clock, skip
 
-ONE = Cost(1, 1)
-
-
-class Runner:
-    """A unit of job j gives 10 j + its number; negative jobs fail, and batches above `room` units lack memory.
-
-    Attributes:
-        batches: (job, units) of every slice of every batch that was tried.
-        gate: Closed, it holds the thread.
-        entered: Set whenever a batch begins.
-        stops_after: Batches after which the gate closes by itself.
-        room: Units that fit.
-    """
-
-    def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int]]] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.entered = threading.Event()
-        self.stops_after = 10_000
-        self.room = 10_000
-
-    def __call__(self, slices: Sequence[Slice[int]]) -> list[list[int]]:
-        self.batches.append([(each.job, each.last - each.first) for each in slices])
-        self.entered.set()
-        if len(self.batches) > self.stops_after:
-            self.gate.clear()
-            self.stops_after = 10_000
-        assert self.gate.wait(30)
-        if sum(each.last - each.first for each in slices) > self.room:
-            raise MemoryError("too large")
-        if any(each.job < 0 for each in slices):
-            raise ValueError(f"negative: {[each.job for each in slices]}")
-        return [[10 * each.job + unit for unit in range(each.first, each.last)] for each in slices]
-
-
-class Bench:
-    """A batcher, its runner and what it reports."""
-
-    def __init__(self, max_queue_passes: int = 1000, max_batch_passes: int = 10, **more: Any) -> None:
-        self.runner = Runner()
-        self.reports: list[BatchReport] = []
-        self.executor = ThreadPoolExecutor(1)
-        self.batcher: Batcher[int, int] = Batcher(
-            self.runner,
-            self.executor,
-            max_queue_passes=max_queue_passes,
-            max_batch_passes=max_batch_passes,
-            on_batch=self.reports.append,
-            **more,
-        )
-        self.batcher.start()
-
-    def ask(self, job: int, cost: Cost = ONE, **more: float) -> "asyncio.Task[Outcome[int]]":
-        """Submit without waiting."""
-        return asyncio.create_task(self.batcher.submit(job, cost, **more))
-
-    async def hold(self, cost: Cost = ONE) -> "asyncio.Task[Outcome[int]]":
-        """Occupy the thread with job 0 until the gate opens."""
-        self.runner.gate.clear()
-        self.runner.entered.clear()
-        task = self.ask(0, cost)
-        await asyncio.to_thread(self.runner.entered.wait, 10)
-        return task
-
-    async def queue(self, *jobs: tuple[int, Cost]) -> "list[asyncio.Task[Outcome[int]]]":
-        """Submit several, in order."""
-        tasks = [self.ask(job, cost) for job, cost in jobs]
-        await asyncio.sleep(0)
-        return tasks
-
-    async def end(self) -> None:
-        self.runner.gate.set()
-        await self.batcher.drain(10)
-        self.executor.shutdown()
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    bench = Bench()
-    yield bench
-    await bench.end()
+# Sharing the thread.
 
 
 async def test_every_waiter_gets_the_results_of_its_own_units_in_order(bench):
     outcomes = await asyncio.gather(*(bench.batcher.submit(job, Cost(1 + job % 7, 2)) for job in range(50)))
     for job, outcome in enumerate(outcomes):
         assert outcome.parts == tuple(10 * job + unit for unit in range(1 + job % 7))
-    assert all(report.passes <= 14 for report in bench.reports)
+    assert all(report.passes <= 10 for report in bench.reports)
+
+
+async def test_what_comes_at_once_shares_the_first_batch(bench):
+    await asyncio.gather(*(bench.batcher.submit(job, ONE) for job in (1, 2, 3)))
+    assert bench.runner.batches == [[(1, 1), (2, 1), (3, 1)]]
 
 
 async def test_what_waits_shares_batches_up_to_the_budget(bench):
@@ -126,15 +50,7 @@ async def test_small_jobs_are_not_held_up_by_a_large_one_and_it_goes_on(bench):
     assert len((await large).parts) == 100
 
 
-async def test_equal_jobs_are_served_in_order_of_arrival(bench):
-    held = await bench.hold()
-    tasks = await bench.queue(*((job, Cost(4, 1)) for job in range(1, 6)))
-    bench.runner.gate.set()
-    await asyncio.gather(held, *tasks)
-    assert bench.runner.batches[1:] == [[(1, 4), (2, 4), (3, 2)], [(3, 2), (4, 4), (5, 4)]]
-
-
-async def test_a_job_waits_for_no_more_passes_of_later_ones_than_it_has_itself(bench):
+async def test_a_large_job_is_done_before_most_of_the_many_small_ones_that_came_later(bench):
     held = await bench.hold()
     tasks = await bench.queue((1, Cost(3, 8)), *((job, ONE) for job in range(2, 100)))
     bench.runner.gate.set()
@@ -144,128 +60,93 @@ async def test_a_job_waits_for_no_more_passes_of_later_ones_than_it_has_itself(b
     assert last <= 3 + 3 * 8 + 10  # its slices, its own number of passes of others, and what fills the last batch
 
 
-async def test_a_unit_larger_than_a_batch_runs_by_itself(bench):
-    held = await bench.hold()
-    tasks = await bench.queue((1, Cost(2, 50)), (2, ONE))
-    bench.runner.gate.set()
-    await asyncio.gather(held, *tasks)
-    assert [(1, 1)] in bench.runner.batches
-
-
 async def test_a_job_that_wants_to_be_alone_shares_no_batch(bench):
     held = await bench.hold()
     tasks = await bench.queue((1, ONE), (2, ONE), (3, Cost(1, 1, alone=True)), (4, ONE), (5, ONE))
     bench.runner.gate.set()
     await asyncio.gather(held, *tasks)
-    assert [batch for batch in bench.runner.batches if (3, 1) in batch] == [[(3, 1)]]
+    assert bench.runner.batches[1:] == [[(1, 1), (2, 1), (4, 1), (5, 1)], [(3, 1)]]
 
 
-async def test_a_full_queue_refuses_and_says_when_to_come_back():
-    bench = Bench(max_queue_passes=10)
+async def test_what_else_the_thread_is_given_has_its_turn_after_the_present_batch(bench):
     held = await bench.hold()
-    tasks = await bench.queue((1, Cost(6, 1)))
-    with pytest.raises(QueueFull, match=r"5 passes were asked for while 6 wait; at most 10") as refusal:
-        await bench.batcher.submit(2, Cost(5, 1))
-    assert refusal.value.retry_after_s is not None
-    assert refusal.value.retry_after_s >= 1
-    tasks += await bench.queue((3, Cost(4, 1)))
-    assert bench.batcher.queue_passes == 10
+    (large,) = await bench.queue((1, Cost(30, 1)))
+    other = bench.executor.submit(lambda: len(bench.runner.batches))
+    bench.runner.gate.set()
+    await asyncio.gather(held, large)
+    assert other.result(10) == 1
+
+
+async def test_the_event_loop_has_its_turn_between_a_few_answers_of_a_batch(bench):
+    held = await bench.hold()
+    tasks = await bench.queue(*((job, ONE) for job in range(1, 11)))
+    answered = [0]
+    bench.runner.gate.set()
+    while answered[-1] < len(tasks):
+        await asyncio.sleep(0)
+        answered.append(sum(task.done() for task in tasks))
+    assert max(after - before for before, after in pairwise(answered)) == AT_A_TIME
+    assert bench.runner.batches == [[(0, 1)], [(job, 1) for job in range(1, 11)]]
+    await held
+
+
+# Waiting for those who were just answered.
+
+
+async def after_a_batch_of_three(bench: Bench) -> None:
+    held = await bench.hold()
+    tasks = await bench.queue((1, ONE), (2, ONE), (3, ONE))
     bench.runner.gate.set()
     await asyncio.gather(held, *tasks)
-    assert bench.batcher.queue_passes == 0
-    await bench.end()
+    assert [report.jobs for report in bench.reports][-1] == 3
 
 
-async def test_a_job_larger_than_the_queue_is_admitted_when_nothing_waits(bench):
-    assert len((await bench.batcher.submit(7, Cost(2000, 1))).parts) == 2000
+async def test_it_waits_until_the_clients_of_the_last_batch_have_asked_again(make_bench):
+    bench = make_bench(max_batch_passes=100, max_wait_s=20.0)
+    async with asyncio.timeout(10):
+        await after_a_batch_of_three(bench)
+        again = [bench.ask(4)]
+        await asyncio.sleep(0.02)
+        again += [bench.ask(5), bench.ask(6)]
+        await asyncio.gather(*again)
+    assert bench.runner.batches[-1] == [(4, 1), (5, 1), (6, 1)]
 
 
-async def test_who_may_be_late_is_refused_at_once_and_fewer_members_may_be_in_time():
-    now = [0.0]
-    bench = Bench(max_queue_passes=1000, clock=lambda: now[0])
-    held = await bench.hold(Cost(10, 1))
-    now[0] = 10.0  # a pass takes a second
-    bench.runner.gate.set()
-    await held
-    held = await bench.hold(Cost(10, 1))
-    await bench.queue(*[(1, Cost(4, 1))] * 5)
-    now[0] = 15.0
-    # Ten run, for 5 s so far, and twenty wait, which may take twice as long as the mean says, before its own four.
-    with pytest.raises(QueueFull, match=r"may take 59\.0 s with what runs and waits; 58\.0 s are left") as refusal:
-        await bench.batcher.submit(2, Cost(4, 1), 58.0)
-    assert refusal.value.retry_after_s == 30
-    bench.batcher.check_room(Cost(4, 1), 60.0)
-    bench.batcher.check_room(Cost(4, 1, least=3), 58.0)
-    large = bench.ask(3, Cost(100, 1))
-    await asyncio.sleep(0)
-    bench.batcher.check_room(Cost(4, 1), 60.0)  # it passes the large one
-    now[0] = 30.0  # what runs has taken two seconds a pass by now, and may take as long again
-    with pytest.raises(QueueFull, match=r"may take 108\.0 s"):
-        bench.batcher.check_room(Cost(4, 1), 60.0)
-    large.cancel()
-    await bench.end()
+async def test_it_does_not_wait_when_there_is_enough_for_a_full_batch(make_bench):
+    bench = make_bench(max_batch_passes=100, max_wait_s=20.0)
+    async with asyncio.timeout(10):
+        await after_a_batch_of_three(bench)
+        await bench.batcher.submit(4, Cost(100, 1))
 
 
-async def test_a_few_slow_passes_are_no_reason_to_refuse_many():
-    now = [0.0]
-    bench = Bench(max_batch_passes=100, clock=lambda: now[0])
-    bench.batcher.expect(0.001)
-    held = await bench.hold(Cost(2, 1))
-    now[0] = 60.0  # two passes took a minute: the first ones do
-    bench.batcher.check_room(Cost(4, 1), 1.0)
-    bench.runner.gate.set()
-    await held
-    held = await bench.hold()
-    tasks = await bench.queue(*[(1, Cost(4, 1))] * 50)
-    bench.batcher.check_room(Cost(4, 1), 1.0)
-    with pytest.raises(QueueFull, match="may take"):
-        bench.batcher.check_room(Cost(4, 1), 0.3)
-    bench.runner.gate.set()
-    await asyncio.gather(held, *tasks)
-    await bench.end()
+async def test_clients_that_do_not_ask_again_are_not_waited_for_any_longer_than_allowed(make_bench):
+    bench = make_bench(max_batch_passes=100, max_wait_s=0.02)
+    async with asyncio.timeout(10):
+        await after_a_batch_of_three(bench)
+        assert (await bench.batcher.submit(4, ONE)).parts == (40,)
 
 
-@pytest.mark.parametrize("job", [(-1, Cost(10, 1)), (1, Cost(1, 10, alone=True))], ids=["failed", "alone"])
-async def test_failures_and_work_of_another_kind_say_nothing_about_the_speed(job):
-    now = [0.0]
-    bench = Bench(clock=lambda: now[0])
-    bench.batcher.expect(0.001)
-    bench.runner.gate.clear()
-    (odd,) = await bench.queue(job)
-    await asyncio.to_thread(bench.runner.entered.wait, 10)
-    now[0] = 100.0
-    bench.runner.gate.set()
-    await asyncio.gather(odd, return_exceptions=True)
-    held = await bench.hold()
-    tasks = await bench.queue(*[(1, Cost(4, 1))] * 5)
-    bench.batcher.check_room(Cost(4, 1), 1.0)
-    bench.runner.gate.set()
-    await asyncio.gather(held, *tasks)
-    await bench.end()
+async def test_a_lone_client_is_not_kept_waiting_for_others(make_bench):
+    bench = make_bench(max_wait_s=20.0)
+    async with asyncio.timeout(10):
+        await bench.batcher.submit(1, ONE)
+        await bench.batcher.submit(2, Cost(30, 1))
+        await bench.batcher.submit(3, ONE)
 
 
-async def test_a_deadline_that_passes_fails_and_frees_the_room(bench):
-    held = await bench.hold()
-    late = bench.ask(1, Cost(4, 1), timeout_s=0.01)
-    with pytest.raises(DeadlinePassed, match="0 of 4 members were done"):
-        await late
-    assert bench.batcher.queue_passes == 0
-    bench.runner.gate.set()
-    await held
-    assert bench.runner.batches == [[(0, 1)]]
+async def test_after_a_pause_nobody_is_waited_for(make_bench):
+    clock = Clock()
+    bench = make_bench(max_wait_s=20.0, clock=clock)
+    async with asyncio.timeout(10):
+        await after_a_batch_of_three(bench)
+        clock.now += 21.0
+        await bench.batcher.submit(4, ONE)
 
 
-async def test_at_the_deadline_as_many_members_as_are_done_answer_if_they_are_enough(bench):
-    bench.runner.stops_after = 1
-    enough = bench.ask(1, Cost(30, 1, least=4), timeout_s=0.3)
-    too_few = bench.ask(2, Cost(30, 1, least=4), timeout_s=0.3)
-    assert len((await enough).parts) == 10
-    with pytest.raises(DeadlinePassed, match="0 of 30 members"):
-        await too_few
-    assert bench.batcher.queue_passes == 0
+# Failures.
 
 
-async def test_a_bad_job_fails_alone(bench):
+async def test_a_bad_job_fails_alone_and_is_reported(bench):
     held = await bench.hold()
     tasks = await bench.queue((1, ONE), (-2, ONE), (3, ONE), (4, ONE))
     bench.runner.gate.set()
@@ -273,17 +154,30 @@ async def test_a_bad_job_fails_alone(bench):
     with pytest.raises(ValueError, match=r"negative: \[-2\]"):
         await tasks[1]
     assert [(await tasks[index]).parts for index in (0, 2, 3)] == [(10,), (30,), (40,)]
-    assert bench.reports[-1].failed == 1
-    assert bench.runner.batches[1:] == [
-        [(1, 1), (-2, 1), (3, 1), (4, 1)],
-        [(1, 1), (-2, 1)],
-        [(1, 1)],
-        [(-2, 1)],
-        [(3, 1), (4, 1)],
-    ]
+    assert [(report.jobs, report.failed) for report in bench.reports] == [(1, 0), (4, 1)]
 
 
-async def test_a_batch_too_large_for_memory_is_halved_and_later_ones_are_smaller(bench):
+async def test_what_is_left_of_a_job_that_fails_frees_its_room_at_once_and_is_not_run(make_bench):
+    waiting: list[int] = []
+    reported = threading.Event()
+
+    def report(_: BatchReport) -> None:
+        waiting.append(failing.batcher.queue_passes)
+        reported.set()
+
+    failing: Bench = make_bench(on_batch=report)
+    bad = await failing.hold(Cost(30, 1), job=-1)
+    assert failing.batcher.queue_passes == 20
+    failing.executor.submit(reported.wait, 30)  # or the thread might take its next batch before it is told
+    failing.runner.gate.set()
+    with pytest.raises(ValueError, match="negative"):
+        await bad
+    assert waiting == [0]
+    assert (await failing.batcher.submit(2, ONE)).parts == (20,)
+    assert failing.runner.batches == [[(-1, 10)], [(2, 1)]]
+
+
+async def test_batches_are_smaller_after_one_that_was_too_large_for_memory_and_grow_again(bench):
     bench.runner.room = 3
     assert len((await bench.batcher.submit(1, Cost(10, 1))).parts) == 10
     tried = len(bench.runner.batches)
@@ -292,7 +186,7 @@ async def test_a_batch_too_large_for_memory_is_halved_and_later_ones_are_smaller
     bench.runner.room = 10
     for _ in range(20):
         await bench.batcher.submit(3, Cost(20, 1))
-    assert bench.runner.batches[-1] == [(3, 10)]  # it dares more again
+    assert bench.runner.batches[-1] == [(3, 10)]
 
 
 async def test_a_unit_that_has_no_room_at_all_fails(bench):
@@ -301,52 +195,47 @@ async def test_a_unit_that_has_no_room_at_all_fails(bench):
         await bench.batcher.submit(1, Cost(3, 1))
 
 
-async def test_a_runner_that_loses_results_is_an_error_and_not_a_hang():
-    with ThreadPoolExecutor(1) as executor:
-        batcher: Batcher[int, int] = Batcher(lambda slices: [[]], executor, max_queue_passes=9, max_batch_passes=9)
-        batcher.start()
-        with pytest.raises(RuntimeError, match="results of other lengths"):
-            await batcher.submit(1, ONE)
-        await batcher.drain(10)
+async def test_a_runner_that_loses_results_is_an_error_and_not_a_hang(make_bench):
+    bench = make_bench(lambda slices: [[]])
+    with pytest.raises(RuntimeError, match="results of other lengths"):
+        await asyncio.wait_for(bench.batcher.submit(1, ONE), 10)
 
 
-async def test_a_thread_that_ends_leaves_nobody_waiting_and_is_known():
-    def crash(_: object) -> list[list[int]]:
-        raise SystemExit("the thread is gone")
-
-    with ThreadPoolExecutor(1) as executor:
-        batcher: Batcher[int, int] = Batcher(crash, executor, max_queue_passes=9, max_batch_passes=1)
-        batcher.start()
-        outcomes = await asyncio.gather(batcher.submit(1, ONE), batcher.submit(2, ONE), return_exceptions=True)
-        assert [type(outcome) for outcome in outcomes] == [NotReady, NotReady]
-        assert isinstance(batcher.crash, SystemExit)
-        with pytest.raises(NotReady, match="gone"):
-            batcher.check_room(ONE)
-        assert await batcher.drain(1)
+# Deadlines, and who leaves.
 
 
-async def test_an_error_while_results_are_handed_out_leaves_nobody_waiting_and_is_known():
-    def broken(_: BatchReport) -> None:
-        raise ZeroDivisionError("a report nobody can read")
+async def test_a_deadline_that_passes_fails_and_frees_the_room_at_once(bench):
+    held = await bench.hold()
+    late = bench.ask(1, Cost(4, 1), timeout_s=60.0)
+    await asyncio.sleep(0)
+    waiting: list[int] = []
+    asyncio.get_running_loop().call_later(60.5, lambda: waiting.append(bench.batcher.queue_passes))
+    skip(61.0)
+    with pytest.raises(DeadlinePassed, match="0 of 4 members were done"):
+        await late
+    assert waiting == [0]
+    bench.runner.gate.set()
+    await held
+    assert bench.runner.batches == [[(0, 1)]]
 
-    said: list[object] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["exception"]))
-    with ThreadPoolExecutor(1) as executor:
-        batcher: Batcher[int, int] = Batcher(
-            lambda slices: [[each.job] for each in slices],
-            executor,
-            max_queue_passes=9,
-            max_batch_passes=1,
-            on_batch=broken,
-        )
-        batcher.start()
-        outcomes = await asyncio.gather(batcher.submit(1, ONE), batcher.submit(2, ONE), return_exceptions=True)
-        assert isinstance(outcomes[0], Outcome)
-        assert isinstance(outcomes[1], NotReady | Outcome)
-        assert isinstance(batcher.crash, ZeroDivisionError)
-        assert isinstance(said[0], ZeroDivisionError)
-        with pytest.raises(NotReady, match="gone"):
-            batcher.check_room(ONE)
+
+async def test_at_the_deadline_as_many_members_as_are_done_answer_if_they_are_enough(bench):
+    bench.runner.stops_after = 1
+    task = bench.ask(1, Cost(15, 2, least=5), timeout_s=60.0)
+    await bench.reach(batches=2)
+    skip(60.0)
+    assert (await task).parts == (10, 11, 12, 13, 14)
+    assert bench.batcher.queue_passes == 0
+
+
+async def test_at_the_deadline_members_that_are_done_and_not_enough_are_no_answer(bench):
+    bench.runner.stops_after = 1
+    task = bench.ask(1, Cost(15, 2, least=6), timeout_s=60.0)
+    await bench.reach(batches=2)
+    skip(60.0)
+    with pytest.raises(DeadlinePassed, match="5 of 15 members were done"):
+        await task
+    assert bench.batcher.queue_passes == 0
 
 
 async def test_a_waiter_that_leaves_frees_its_room_and_is_never_run(bench):
@@ -366,70 +255,41 @@ async def test_a_waiter_that_leaves_between_members_has_no_more_of_them_run(benc
     bench.runner.stops_after = 2
     bench.runner.gate.set()
     await held
-    while len(bench.runner.batches) < 3:
-        await asyncio.sleep(0.001)
+    await bench.reach(batches=3)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
     bench.runner.gate.set()
     assert len((await staying).parts) == 10
-    assert sum(units for batch in bench.runner.batches for job, units in batch if job == 1) < 60
     assert (await bench.batcher.submit(3, ONE)).parts == (30,)
+    assert bench.runner.batches == [[(0, 1)], [(2, 10)], [(1, 10)], [(3, 1)]]
 
 
-async def test_it_waits_for_the_clients_of_the_last_batch_to_ask_again_and_not_when_idle():
-    bench = Bench(max_batch_passes=100, max_wait_s=0.2)
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    await bench.batcher.submit(1, ONE)
-    await bench.batcher.submit(1, ONE)
-    assert loop.time() - started < 0.2
-    held = await bench.hold()
-    tasks = await bench.queue((1, ONE), (2, ONE), (3, ONE))
-    bench.runner.gate.set()
-    await asyncio.gather(held, *tasks)
-    again = [bench.ask(4)]
-    await asyncio.sleep(0.02)
-    again += [bench.ask(5), bench.ask(6)]
-    await asyncio.gather(*again)
-    assert bench.runner.batches[-1] == [(4, 1), (5, 1), (6, 1)]
-    await bench.end()
+# Times.
 
 
-async def test_draining_answers_what_was_admitted_and_admits_no_more(bench):
-    held = await bench.hold()
-    tasks = await bench.queue((1, ONE), (2, ONE))
-    draining = asyncio.create_task(bench.batcher.drain(10))
-    await asyncio.sleep(0)
-    with pytest.raises(NotReady, match="stopping"):
-        await bench.batcher.submit(9, ONE)
-    bench.runner.gate.set()
-    assert await draining
-    assert [outcome.parts for outcome in await asyncio.gather(held, *tasks)] == [(0,), (10,), (20,)]
-
-
-async def test_draining_is_bounded_and_tells_those_left_over(bench):
-    held = await bench.hold()
-    (task,) = await bench.queue((1, ONE))
-    assert not await bench.batcher.drain(0.05)
-    results = await asyncio.gather(held, task, return_exceptions=True)
-    assert [type(result) for result in results] == [NotReady, NotReady]
-    bench.runner.gate.set()
-
-
-async def test_the_times_of_an_outcome_add_up_by_the_clock():
-    now = [0.0]
+async def test_the_times_of_an_outcome_add_up_by_the_clock_over_all_its_batches(make_bench):
+    clock = Clock()
 
     def run(slices: Sequence[Slice[int]]) -> list[list[int]]:
-        now[0] += 2.0
-        return [[each.job] for each in slices]
+        clock.now += 2.0
+        return [list(range(each.first, each.last)) for each in slices]
 
-    with ThreadPoolExecutor(1) as executor:
-        batcher: Batcher[int, int] = Batcher(
-            run, executor, max_queue_passes=9, max_batch_passes=1, clock=lambda: now[0]
-        )
-        batcher.start()
-        first, second = await asyncio.gather(batcher.submit(1, ONE), batcher.submit(2, ONE))
-        assert (first.queue_s, first.run_s) == (0.0, 2.0)
-        assert (second.queue_s, second.run_s) == (2.0, 2.0)
-        assert batcher.running_s == 0
-        await batcher.drain(10)
+    bench = make_bench(run, max_batch_passes=1, clock=clock)
+    tasks = await bench.queue((1, ONE), (2, ONE), (3, Cost(3, 1)))
+    first, second, third = await asyncio.gather(*tasks)
+    assert (first.queue_s, first.run_s) == (0.0, 2.0)
+    assert (second.queue_s, second.run_s) == (2.0, 2.0)
+    assert (third.queue_s, third.run_s) == (4.0, 6.0)
+    assert [report.run_s for report in bench.reports] == [2.0] * 5
+
+
+async def test_it_is_known_for_how_long_the_present_batch_has_been_running(make_bench):
+    clock = Clock()
+    bench = make_bench(clock=clock)
+    assert bench.batcher.running_s == 0.0
+    held = await bench.hold()
+    clock.now += 5.0
+    assert bench.batcher.running_s == 5.0
+    bench.runner.gate.set()
+    await held
+    assert bench.batcher.running_s == 0.0
