@@ -137,7 +137,10 @@ class Settings(BaseSettings):
         default=4096, ge=1, description="Most passes that may wait for the inference thread; beyond that 429."
     )
     max_batch_passes: int = Field(
-        default=256, ge=1, description="Passes up to which waiting requests are batched together."
+        default=128,
+        ge=1,
+        description="Passes up to which waiting requests are batched together. More is faster on a GPU; on a CPU "
+        "answers come in larger bursts, and refusals wait for these.",
     )
     batch_wait_ms: float = Field(
         default=2.0,

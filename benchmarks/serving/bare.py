@@ -1,7 +1,7 @@
 """The passes of a service without the service: `python -m benchmarks.serving.bare` prints images a second as JSON.
 
-A loop over `ScaleEnsemble`, its weights prepared, in batches as large as the service makes them, each with the members
-of one of as many seeds as the service's pool has: what the machine can do at most with this library.
+A loop over `ScaleEnsemble`, its weights prepared, in batches at least as large as the service makes them, each with the
+members of one of as many seeds as the service's pool has: what the machine can do at most with this library.
 """
 
 import argparse
