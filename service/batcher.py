@@ -18,7 +18,7 @@ Knows neither HTTP nor tensors; the function that runs a batch, the thread it ru
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -30,8 +30,6 @@ from service.queueing import Cost, Entry, Queue, Slice
 
 Job = TypeVar("Job")
 Part = TypeVar("Part")
-
-AT_A_TIME = 4  # answers of a batch between which the event loop looks at what has come in
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,16 +349,16 @@ class Batcher(Generic[Job, Part]):
             waiting.parts.extend(result)
             if len(waiting.parts) == waiting.cost.units:
                 done.append(waiting)
-        self._answer(done)
+        self._answer(iter(done))
         if self._on_batch is not None:
             self._on_batch(report)
 
-    def _answer(self, done: Sequence[_Waiting[Job, Part]]) -> None:
-        """A few at a time: who comes now is not to wait until a whole batch has been written out."""
-        for waiting in done[:AT_A_TIME]:
+    def _answer(self, done: Iterator[_Waiting[Job, Part]]) -> None:
+        """One at a time: who comes now is not to wait until a whole batch has been written out."""
+        for waiting in done:
             waiting.answer()
-        if rest := done[AT_A_TIME:]:
-            asyncio.get_running_loop().call_soon(self._answer, rest)
+            asyncio.get_running_loop().call_soon(self._answer, done)
+            return
 
     def _break(self, error: BaseException) -> None:
         """Nothing runs any more; nobody is left waiting."""

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-AT_WORST = 2.0  # how much longer than by the mean speed one may wait; else half of those just in time would be late
+AT_WORST = 2.5  # times the mean that one may have to wait: with less, some of those just in time would be late
 TELLING = 64  # passes from which a batch tells how fast full ones are; one of a few costs more
 MAX_RETRY_AFTER_S = 60
 
@@ -35,14 +35,17 @@ class Pace:
     def expected_s(self, before: int, needed: int, running: Running | None, budget: int) -> float:
         """Until a job of `needed` passes is done that has `before` in front of it.
 
-        Waiting is reckoned as long as it is at worst, and a batch that is slow tells so before it ends.
+        Waiting is reckoned as long as it is at worst: what is left of the batch that runs, and all before the job. It
+        grows less all the while and does not drop when a batch ends, so that those who come are admitted one by one
+        and not in bursts. A batch that is slow tells so before it ends: it may be as much later again.
         """
-        pace, remaining_s = self.seconds_per_pass, 0.0
+        pace, left_s = self.seconds_per_pass, 0.0
         if running is not None:
-            if pace and self._tells(running.passes, budget):
-                pace = max(pace, running.seconds / running.passes)
-            remaining_s = max(0.0, running.passes * pace * AT_WORST - running.seconds)
-        return remaining_s + (before * AT_WORST + needed) * pace
+            left_s = running.passes * pace - running.seconds
+            if left_s < 0:
+                late = pace and self._tells(running.passes, budget)
+                pace, left_s = (running.seconds / running.passes, -left_s) if late else (pace, 0.0)
+        return (left_s + before * pace) * AT_WORST + needed * pace
 
     def retry_after_s(self, passes: int) -> int:
         """Whole seconds after which so many passes will probably have run."""

@@ -30,17 +30,23 @@ def test_few_passes_do_not_tell_how_fast_full_batches_are(passes: int, budget: i
     pace.learn(passes, 6.0 * passes, budget)
     assert pace.seconds_per_pass == pytest.approx(2.0 if tells else 1.0)
     slow = Running(passes, 6.0 * passes)  # six times as slow as expected, and it still runs
-    as_slow_again = passes * 6.0 * (AT_WORST - 1)
-    assert pace_of(1.0).expected_s(0, 1, slow, budget) == pytest.approx(as_slow_again + 6.0 if tells else 1.0)
+    as_late_again = 5.0 * passes * AT_WORST
+    assert pace_of(1.0).expected_s(0, 1, slow, budget) == pytest.approx(as_late_again + 6.0 if tells else 1.0)
 
 
 def test_waiting_is_reckoned_at_worst_and_the_own_passes_at_the_mean():
     assert pace_of(0.5).expected_s(20, 4, None, FULL) == pytest.approx((20 * AT_WORST + 4) * 0.5)
 
 
-def test_what_runs_is_reckoned_at_worst_less_the_time_that_it_has_run():
+def test_what_is_left_of_the_batch_that_runs_is_reckoned_at_worst():
     running = Running(FULL, 0.25 * FULL)
-    assert pace_of(1.0).expected_s(0, 4, running, FULL) == pytest.approx(FULL * AT_WORST - 0.25 * FULL + 4)
+    assert pace_of(1.0).expected_s(0, 4, running, FULL) == pytest.approx(0.75 * FULL * AT_WORST + 4)
+
+
+def test_the_time_to_wait_does_not_drop_when_one_batch_ends_and_the_next_begins():
+    pace = pace_of(1.0)
+    at_its_end = pace.expected_s(2 * FULL, 4, Running(FULL, 1.0 * FULL), FULL)
+    assert pace.expected_s(FULL, 4, Running(FULL, 0.0), FULL) == pytest.approx(at_its_end)
 
 
 def test_a_batch_that_runs_for_longer_than_expected_does_not_make_the_next_job_faster():
@@ -50,7 +56,7 @@ def test_a_batch_that_runs_for_longer_than_expected_does_not_make_the_next_job_f
 
 def test_a_slow_batch_tells_so_before_it_ends_for_itself_and_for_what_waits():
     slow = Running(FULL, 3.0 * FULL)
-    expected_s = 3.0 * FULL * (AT_WORST - 1) + (20 * AT_WORST + 4) * 3.0
+    expected_s = 2.0 * FULL * AT_WORST + (20 * AT_WORST + 4) * 3.0
     assert pace_of(1.0).expected_s(20, 4, slow, FULL) == pytest.approx(expected_s)
 
 
