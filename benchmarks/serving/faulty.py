@@ -3,26 +3,31 @@
 What a defect in a model or a kernel would be: an exception in the middle of a batch, on the inference thread.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 from torch import Tensor
 
-from ccnet import ScaleEnsemble
+from ccnet import ScaleEnsemble, ScaleSequence
 from service.__main__ import main
 
 POISON = 249  # grey value of a picture of this one value, at which the model fails
 
-_healthy = ScaleEnsemble.__call__
+_healthy = ScaleEnsemble.member_logits
 
 
-def _faulty(self: ScaleEnsemble, x: Tensor, *arguments: Any, **options: Any) -> Any:
-    inner = x[:, :, 4:-4, 4:-4].flatten(1)
-    uniform = inner.amax(dim=1) == inner.amin(dim=1)
-    if bool((uniform & (x.flatten(1).amax(dim=1) > x.flatten(1).amin(dim=1))).any()):
+def failing(self: ScaleEnsemble, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> list[Tensor]:
+    """`ScaleEnsemble.member_logits` with a defect."""
+    if any(_is_poison(x) for x, _ in batches):
         raise RuntimeError("a fault was injected here")
-    return _healthy(self, x, *arguments, **options)
+    return _healthy(self, batches)
+
+
+def _is_poison(x: Tensor) -> bool:
+    """Whether one of the images has one value inside, and another one around it."""
+    inner, whole = x[:, :, 4:-4, 4:-4].flatten(1), x.flatten(1)
+    return bool(((inner.amax(1) == inner.amin(1)) & (whole.amax(1) > whole.amin(1))).any())
 
 
 if __name__ == "__main__":
-    ScaleEnsemble.__call__ = _faulty  # type: ignore[method-assign]
+    ScaleEnsemble.member_logits = failing  # type: ignore[method-assign]
     main()

@@ -9,6 +9,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.serving import faulty
 from ccnet.backends import available_backends, get_backend
 from ccnet.checkpoint import Checkpoint, load_checkpoint
 from ccnet.data import load_dataset
@@ -206,3 +207,18 @@ async def test_a_probe_nobody_waits_for_stops(client):
     image = np.zeros((1, 28, 28, 1), dtype=np.uint8)
     await classify(client, image, model="tiny-convnet", timeout_ms=30_000)
     assert service.metrics.registry.get_sample_value("ccnet_queue_passes") == 0
+
+
+async def test_the_fault_that_the_benchmark_injects_fails_one_picture_and_not_those_beside_it(
+    client, shoes, monkeypatch
+):
+    monkeypatch.setattr(ScaleEnsemble, "member_logits", faulty.failing)
+    poison = encoded(np.full((28, 28), faulty.POISON, dtype=np.uint8))
+    sound = encoded(shoes[0, ..., 0])
+    answers = await asyncio.gather(
+        *(
+            client.post("/v1/classify", content=picture, headers={"Content-Type": "image/png"})
+            for picture in (sound, poison, sound)
+        )
+    )
+    assert [answer.status_code for answer in answers] == [200, 500, 200]
