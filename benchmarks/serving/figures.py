@@ -37,7 +37,7 @@ LOST = Target("SIGTERM with 200 in flight: lost", 0.0)
 
 def throughput(result: Result, quick: bool) -> None:
     """Saturation: closed loops, beside a bare loop over the same passes, in turns; and what a request costs."""
-    rounds, seconds = (1, 2.0) if quick else (5, 6.0)
+    rounds, seconds = (1, 2.0) if quick else (9, 6.0)
     cases = {"1 image a request, 32 clients": (1, 32), "16 images a request, 8 clients": (16, 8)}
     bare: list[float] = []
     rates: dict[str, list[float]] = {case: [] for case in cases}
@@ -65,7 +65,7 @@ def latency(result: Result, quick: bool) -> None:
     """One client: what HTTP adds to decoding and classifying one image."""
     added, alone, over_http = [], [], []
     with running_service() as service:
-        for _ in range(1 if quick else 5):
+        for _ in range(1 if quick else 9):
             bare_s = statistics.median(_bare("--members", MEMBERS, "--latency")["seconds"])
             http_s = closed_loop(
                 _classify(service.url), _some(bodies(1)), clients=1, seconds=2.0 if quick else 5.0
