@@ -11,7 +11,7 @@ from ccnet.errors import CcnetError, CheckpointError, DataError, SequenceError
 from ccnet.grid import projected_grid
 from ccnet.internal_net import InternalNet
 from ccnet.layer import CCConv2d, cc_conv2d
-from ccnet.models import CCNet, ConvNet
+from ccnet.models import BlurConvNet, CCNet, ConvNet
 from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
 
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AsyncClient",
+    "BlurConvNet",
     "CCConv2d",
     "CCNet",
     "CcnetError",

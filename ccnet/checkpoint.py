@@ -25,13 +25,17 @@ from ccnet import provenance
 from ccnet.errors import CcnetError, CheckpointError
 from ccnet.files import replaced_folder
 from ccnet.model_card import model_card
-from ccnet.models import CCNet, ConvNet
+from ccnet.models import BlurConvNet, CCNet, ConvNet
 from ccnet.preprocessing import Picture, Preprocessing
 
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 FORMAT, FORMAT_VERSION = "ccnet-checkpoint", 1
 Network = CCNet | ConvNet
-ARCHITECTURES: dict[str, type[CCNet] | type[ConvNet]] = {"CCNet": CCNet, "ConvNet": ConvNet}
+ARCHITECTURES: dict[str, type[CCNet] | type[ConvNet]] = {
+    "CCNet": CCNet,
+    "ConvNet": ConvNet,
+    "BlurConvNet": BlurConvNet,
+}
 
 _DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _PICKLE_SUFFIXES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")

@@ -232,7 +232,7 @@ def probe(
 
 @app.command()
 def train(
-    arch: Annotated[str, typer.Option(help="ccnet or convnet.")] = "ccnet",
+    arch: Annotated[str, typer.Option(help="ccnet, convnet or blurconvnet.")] = "ccnet",
     dataset: Annotated[str, typer.Option(help="fashion-mnist or cifar-10.")] = "fashion-mnist",
     data_dir: DataDirOption = None,
     recipe: Annotated[str, typer.Option(help="fast, or paper (A.2, 400 epochs).")] = "fast",
@@ -244,6 +244,9 @@ def train(
     kernel_input: Annotated[str, typer.Option(help="offset or distance (ccnet).")] = "offset",
     sequence_method: Annotated[str, typer.Option(help="How scales are drawn: corrected or conditioned.")] = "corrected",
     sequence_max_numerator: MaxNumeratorOption = None,
+    init: Annotated[
+        str | None, typer.Option(help="Initial weights: default, or unit-variance; default: the recipe's.")
+    ] = None,
     seed: Annotated[int, number_option(text="Of weights, order, augmentation and sequences.")] = 0,
     device: DeviceOption = "auto",
     threads: Annotated[int | None, number_option(least=1, text="CPU threads; default: all cores.")] = None,
@@ -268,6 +271,7 @@ def train(
         kernel_input=kernel_input,
         sequence_method=sequence_method,
         sequence_max_numerator=sequence_max_numerator,
+        init=init,
         seed=seed,
         device=device,
         threads=threads,

@@ -1,15 +1,17 @@
-"""The two networks of Table 3: `CCNet`, and the `ConvNet` that it is compared with.
+"""The two networks of Table 3, `CCNet` and `ConvNet`, and the `BlurConvNet` that users would pick instead.
 
-Both have eight convolution layers and three fully connected ones, a ReLU after each but the last. ConvNet shrinks the
+All have eight convolution layers and three fully connected ones, a ReLU after each but the last. ConvNet shrinks the
 maps by 4 in two strided layers; CCNet's first layer keeps the size and the seven others share the factor 1/4 in
-whatever way a `ScaleSequence` says, anew at every call.
+whatever way a `ScaleSequence` says, anew at every call. BlurConvNet is ConvNet, low-pass filtered before pixels are
+dropped.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import conv2d, pad, relu
 
 from ccnet.backends import resolve_backend
 from ccnet.errors import CcnetError, SequenceError
@@ -21,6 +23,7 @@ from ccnet.types import KernelInput
 # (out channels, kernel size, ConvNet's stride) of each convolution layer, Table 3.
 TABLE_3 = ((32, 3, 1), (32, 4, 2), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 3, 1), (64, 4, 2))
 FULLY_CONNECTED = 512
+_BINOMIAL = {3: (1, 2, 1), 5: (1, 4, 6, 4, 1)}
 
 
 class CCNet(nn.Module):
@@ -142,6 +145,53 @@ class ConvNet(nn.Module):
         require_images(x, self.in_channels, self.in_size)
         for layer in self.layers:
             x = relu(layer(x))
+        return x
+
+
+class BlurConvNet(ConvNet):
+    """ConvNet without aliasing strides: where one was, a map is made at every pixel and blurred before half is dropped.
+
+    Its parameters are those of ConvNet.
+    A kernel of 4 with padding 1 makes in - 1 pixels of in, centred between those of its input; a binomial filter of odd
+    length leaves them there, so that every second one lies where ConvNet's do.
+
+    Args:
+        in_channels: channels of an image.
+        classes: number of logits.
+        in_size: (height, width) of an image in px; each a multiple of 4, at least 8.
+        blur_size: taps of the binomial filter along each axis, 3 or 5; the rim is reflected.
+
+    Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019 (arXiv 1904.11486), Sec. 3; Table 3.
+    """
+
+    blur: Tensor
+
+    def __init__(
+        self, in_channels: int = 3, classes: int = 10, *, in_size: tuple[int, int] = (32, 32), blur_size: int = 3
+    ) -> None:
+        super().__init__(in_channels, classes, in_size=in_size)
+        if blur_size not in _BINOMIAL:
+            raise CcnetError(f"blur_size is {' or '.join(map(str, _BINOMIAL))}; got {blur_size!r}")
+        if min(self.in_size) < 8:
+            raise CcnetError(f"in_size of a BlurConvNet is at least 8; got {in_size}")
+        for layer in self.layers:
+            layer.stride = (1, 1)  # type: ignore[assignment]  # nn.Module's attributes are modules and tensors to mypy
+        taps = torch.tensor(_BINOMIAL[blur_size], dtype=torch.float32) / sum(_BINOMIAL[blur_size])
+        self.register_buffer("blur", torch.outer(taps, taps)[None, None], persistent=False)
+        self.config["blur_size"] = blur_size
+
+    def features(self, x: Tensor) -> Tensor:
+        """The last convolution layer's map after its ReLU and its blur, [N, 64, H/4, W/4].
+
+        Raises:
+            CcnetError: images of another size or number of channels than the network's.
+        """
+        require_images(x, self.in_channels, self.in_size)
+        for layer, (channels, _, stride) in zip(self.layers, TABLE_3, strict=True):
+            x = relu(layer(x))
+            if stride > 1:
+                x = pad(x, (self.blur.shape[-1] // 2,) * 4, mode="reflect")
+                x = conv2d(x, self.blur.expand(channels, 1, -1, -1), stride=stride, groups=channels)
         return x
 
 

@@ -3,7 +3,7 @@
 There are two presets.
 
     fast    AdamW, one cycle (linear warm-up over 15% of the steps, cosine to zero), label smoothing, averaged weights,
-            crops of 2 px, flips that alternate from epoch to epoch. The default.
+            initial maps of variance 1, crops of 2 px, flips that alternate from epoch to epoch. The default.
     paper   A.2: Adam with weight decay 5e-4 in the gradient, batches of 64, crops of 4 px, random flips, 400 epochs;
             CCNet at 5e-4 divided by 10 at epochs 200 and 300, ConvNet at 1e-3 divided by 10 at 150 and 250.
 """
@@ -15,13 +15,14 @@ from typing import Any
 from ccnet.errors import CcnetError
 
 _CHOICES = {
-    "arch": ("ccnet", "convnet"),
+    "arch": ("ccnet", "convnet", "blurconvnet"),
     "recipe": ("fast", "paper"),
     "optimizer": ("adamw", "adam"),
     "schedule": ("one-cycle", "steps"),
     "flip": ("alternating", "random", "none"),
     "sequence_method": ("corrected", "conditioned"),
     "kernel_input": ("distance", "offset"),
+    "init": ("default", "unit-variance"),
 }
 
 
@@ -30,7 +31,7 @@ class TrainingConfig:
     """One training run. Two runs with equal configs on the same machine give equal weights.
 
     Attributes:
-        arch: "ccnet" or "convnet".
+        arch: "ccnet", "convnet" or "blurconvnet".
         dataset: name for `load_dataset`.
         data_dir: folder of the data, None for the standard place.
         recipe: the preset that the other values started from.
@@ -53,6 +54,8 @@ class TrainingConfig:
         sequence_max_numerator: largest numerator of a scale, "conditioned" alone; None for no limit.
         pool_size: 0 draws a fresh scale sequence for every batch, n draws from n fixed ones.
         kernel_input: input of the Internal-Nets, "offset" (as the paper's CCNet) or "distance".
+        init: initial weights as the layers have them ("default"), or scaled so that every map has variance 1
+            ("unit-variance", `ccnet.initialisation`).
         seed: of initial weights, order, crops, flips and sequences.
         device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:1".
         threads: CPU threads of torch, None leaves them as they are.
@@ -83,6 +86,7 @@ class TrainingConfig:
     sequence_max_numerator: int | None = None
     pool_size: int = 0
     kernel_input: str = "offset"
+    init: str = "unit-variance"
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -132,7 +136,7 @@ def recipe(name: str = "fast", arch: str = "ccnet", **changes: Any) -> TrainingC
 
     Args:
         name: "fast" or "paper".
-        arch: "ccnet" or "convnet".
+        arch: "ccnet", "convnet" or "blurconvnet".
         changes: values of `TrainingConfig` that differ from the preset; None keeps the preset's.
 
     Raises:
@@ -153,6 +157,7 @@ def recipe(name: str = "fast", arch: str = "ccnet", **changes: Any) -> TrainingC
             ema_decay=0.0,
             crop_padding=4,
             flip="random",
+            init="default",
         )
     known = {field.name for field in fields(TrainingConfig)}
     if not changes.keys() <= known:

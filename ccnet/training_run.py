@@ -22,10 +22,12 @@ from ccnet.data import ImageDataset
 from ccnet.errors import CcnetError
 from ccnet.evaluation import member_logits, takes_sequence
 from ccnet.files import write_atomically
-from ccnet.models import CCNet, ConvNet
+from ccnet.initialisation import unit_variance_
+from ccnet.models import BlurConvNet, CCNet, ConvNet
 from ccnet.preprocessing import Preprocessing
 from ccnet.progress import ProgressReport
 from ccnet.recipes import FREE_TO_CHANGE, TrainingConfig, learning_rate_at
+from ccnet.sequences import ScaleSequence
 from ccnet.stopping import StopRequest
 from ccnet.training_state import STATE_FILE, named_tensors, read_state, restore_tensors, write_state
 
@@ -51,13 +53,15 @@ class TrainingRun:
         self.train_data, self.test_data = train_data, test_data
         self.device = device_named(config.device)
         self.preprocessing = Preprocessing.for_images(train_data.images)
-        self.model = _new_model(config, train_data, self.preprocessing).to(self.device)
-        self.average = copy.deepcopy(self.model).requires_grad_(False).eval() if config.ema_decay else None
-        self.optimizer = _new_optimizer(config, self.model)
         self.batches = TrainingBatches(train_data, self.preprocessing, config, self.device)
+        self.model = _new_model(config, train_data, self.preprocessing).to(self.device)
         self.sequences: TrainingSequences | None = None
         if takes_sequence(self.model):
             self.sequences = TrainingSequences(config, self.preprocessing.input_size)
+        if config.init == "unit-variance":
+            unit_variance_(self.model, self.batches.batch(0)[0], *self._arguments(0))
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval() if config.ema_decay else None
+        self.optimizer = _new_optimizer(config, self.model)
         self.total_steps = config.epochs * self.batches.steps_per_epoch
         self.step = 0
         self.seconds = 0.0
@@ -98,9 +102,8 @@ class TrainingRun:
         x, labels = self.batches.batch(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.config, self.step, self.batches.steps_per_epoch)
-        arguments = () if self.sequences is None else (self.sequences.at(self.step),)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.model(x, *arguments)
+            logits = self.model(x, *self._arguments(self.step))
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.config.label_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -112,6 +115,10 @@ class TrainingRun:
         self.step += 1
         if self.device.type == "cpu" or len(self._unread) >= _STEPS_BETWEEN_READINGS:
             self._read_losses()
+
+    def _arguments(self, step: int) -> tuple[ScaleSequence, ...]:
+        """Of the network's forward pass beside the images."""
+        return () if self.sequences is None else (self.sequences.at(step),)
 
     @torch.no_grad()
     def _move_average(self) -> None:
@@ -274,8 +281,9 @@ def _new_model(config: TrainingConfig, data: ImageDataset, preprocessing: Prepro
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "weights"))
         channels, classes, in_size = data.channels, len(data.classes), preprocessing.input_size
-        if config.arch == "convnet":
-            return ConvNet(channels, classes, in_size=in_size)
+        if config.arch != "ccnet":
+            baseline = BlurConvNet if config.arch == "blurconvnet" else ConvNet
+            return baseline(channels, classes, in_size=in_size)
         kernel_input: Any = config.kernel_input
         return CCNet(channels, classes, in_size=in_size, kernel_input=kernel_input, backend=config.backend)
 

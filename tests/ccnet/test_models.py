@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from ccnet import CCConv2d, CCNet, CcnetError, ConvNet, ScaleSequence, SequenceError, sample_scale_sequences
+from ccnet import (
+    BlurConvNet,
+    CCConv2d,
+    CCNet,
+    CcnetError,
+    ConvNet,
+    ScaleSequence,
+    SequenceError,
+    sample_scale_sequences,
+)
 
 
 def test_parameter_counts_are_the_papers():
@@ -145,3 +154,56 @@ def test_a_network_that_cannot_be_is_refused(arguments):
     for network in (CCNet, ConvNet):
         with pytest.raises(CcnetError):
             network(**arguments)
+
+
+# The blur-pooled network.
+
+
+@pytest.mark.parametrize("blur_size", [3, 5])
+@pytest.mark.parametrize("size", [(32, 32), (8, 28)])
+def test_the_blur_pooled_network_has_the_parameters_and_the_maps_of_convnet(blur_size, size):
+    conv, blurred = ConvNet(1, in_size=size), BlurConvNet(1, in_size=size, blur_size=blur_size)
+    assert {key: value.shape for key, value in blurred.state_dict().items()} == {
+        key: value.shape for key, value in conv.state_dict().items()
+    }
+    x = torch.rand(2, 1, *size)
+    assert blurred.features(x).shape == conv.features(x).shape
+    assert blurred(x).shape == (2, 10)
+
+
+@pytest.mark.parametrize("blur_size", [3, 5])
+def test_blurred_maps_are_centred_as_the_image_is(blur_size):
+    torch.manual_seed(0)
+    network = BlurConvNet(1, in_size=(16, 16), blur_size=blur_size).double()
+    with torch.no_grad():
+        for layer in network.layers:
+            assert isinstance(layer, nn.Conv2d)
+            layer.weight.add_(layer.weight.flip(2, 3))
+    x = torch.rand(1, 1, 16, 16, dtype=torch.float64)
+    torch.testing.assert_close(network.features(x.flip(2, 3)), network.features(x).flip(2, 3), rtol=0, atol=1e-12)
+
+
+def test_what_would_alias_is_blurred_away_and_what_is_flat_stays():
+    network = BlurConvNet(1, in_size=(16, 16))
+    with torch.no_grad():
+        for layer in network.layers:
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            layer.weight.zero_()
+            layer.bias.zero_()
+            layer.weight[:, 0, 1, 1] = 1
+    stripes = (torch.arange(16) % 2).float().expand(1, 1, 16, 16)
+    middle = (..., slice(1, -1), slice(1, -1))  # the rim sees the padding of the convolutions
+    torch.testing.assert_close(network.features(stripes)[middle], torch.full((1, 64, 2, 2), 0.5))
+    torch.testing.assert_close(
+        network.features(torch.full((1, 1, 16, 16), 3.0))[middle], torch.full((1, 64, 2, 2), 3.0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"blur_size": 4}, "blur_size is 3 or 5; got 4"), ({"in_size": (4, 8)}, "at least 8"), ({"in_size": (9, 8)}, "4")],
+)
+def test_a_blur_that_does_not_fit_is_refused(options, message):
+    with pytest.raises(CcnetError, match=message):
+        BlurConvNet(1, **options)
