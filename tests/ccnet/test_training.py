@@ -48,6 +48,26 @@ def test_a_ccnet_is_measured_with_ensembles_of_the_distribution_it_was_trained_o
     assert [row["size"] for row in result.metrics["ensembles"]] == [1, 2, 3, 4, 8]
 
 
+@pytest.mark.parametrize(("arch", "name"), [("convnet", "ConvNet"), ("blurconvnet", "BlurConvNet")])
+def test_every_baseline_trains_and_loads_as_what_it_is(arch: str, name: str, tmp_path: Path) -> None:
+    train(toy_config(arch=arch, epochs=1), tmp_path, progress=False, data=DATA)
+    assert type(load_checkpoint(tmp_path / "checkpoint").model).__name__ == name
+
+
+@pytest.mark.parametrize("arch", ["ccnet", "convnet"])
+def test_a_run_begins_with_maps_of_variance_one_where_the_recipe_says_so(arch: str, tmp_path: Path) -> None:
+    deviations = {}
+    for init in ("unit-variance", "default"):
+        run = TrainingRun(toy_config(arch=arch, init=init, batch_size=20), tmp_path / init, *DATA)
+        layers: Any = run.model.get_submodule("layers")
+        layers[4].register_forward_hook(
+            lambda _layer, _inputs, out, init=init: deviations.update({init: float(out.detach().std())})
+        )
+        run.take_step()
+    assert deviations["unit-variance"] == pytest.approx(1, abs=0.01)
+    assert deviations["default"] < 0.2
+
+
 def test_the_averaged_weights_are_saved(tmp_path: Path) -> None:
     run = TrainingRun(toy_config(), tmp_path, *DATA)
     run.take_step()
