@@ -300,6 +300,9 @@ def evaluate(
             "Default: the larger of --draws and the largest size.",
         ),
     ] = None,
+    views: Annotated[
+        bool, typer.Option("--views", help="Also averages over mirrored and moved views, at as many passes.")
+    ] = False,
     limit: Annotated[int | None, number_option(least=1, text="Only the first images of the test set.")] = None,
     seed: Annotated[int, number_option(text="Of the drawn sequences.")] = 0,
     device: DeviceOption = "auto",
@@ -311,14 +314,14 @@ def evaluate(
     """Accuracy with one sequence and with ensembles, on a test set."""
     wanted = whole_numbers(sizes or EVALUATED_SIZES, "ensemble sizes")
     loaded, folder = open_checkpoint(checkpoint, device), checkpoint_folder(checkpoint)
-    if not takes_sequence(loaded.model) and (sizes, pool) != (None, None):
-        raise CcnetError(f"{loaded.name} takes no scale sequences: leave --sizes and --pool out")
+    if not takes_sequence(loaded.model) and (pool is not None or (sizes is not None and not views)):
+        raise CcnetError(f"{loaded.name} takes no scale sequences: leave --sizes and --pool out, or give --views")
     name = dataset or (loaded.config.get("data") or {}).get("dataset")
     if name is None:
         raise CcnetError(f"the card of {loaded.name} names no data set; give one with --dataset")
     metrics = evaluate_checkpoint(
         loaded, load_dataset(name, "test", data_dir), sizes=wanted, draws=draws, pool=pool, limit=limit, seed=seed,
-        progress=True,
+        views=views, progress=True,
     )  # fmt: skip
     if write:
         write_metrics(folder, metrics)
@@ -330,7 +333,9 @@ def evaluate(
         for row in metrics.get("ensembles", [])
     ]
     title = f"{loaded.name} on {metrics['n']:,} images of {name}"
-    print_table(title, ("k", "accuracy", "std over draws"), rows or [("-", f"{metrics['accuracy']:.2%}", "-")])
+    rows = rows or [("-", f"{metrics['accuracy']:.2%}", "-")]
+    rows += [(f"{row['size']} views", f"{row['accuracy']:.2%}", "-") for row in metrics.get("views", [])]
+    print_table(title, ("k", "accuracy", "std over draws"), rows)
 
 
 app.command()(bench)

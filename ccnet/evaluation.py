@@ -6,6 +6,9 @@ The logits of every sequence of a pool are computed once; every number below is 
     ensembles of k     `draws` different random subsets of k sequences of the pool (all subsets where there are fewer);
                        the logits of a subset are averaged
 
+    views              instead of sequences: the picture mirrored and moved (`ccnet.views`), the logits of the first k
+                       views averaged, at as many passes; a `CCNet` sees all of them under the pool's first sequence
+
 Mean and std (with n - 1) are over those draws, on the same images. Subsets of one pool share members, so for k near
 the size of the pool the std understates what independent draws would show (the method that is reported says so, and a
 larger pool mends it); the raw numbers and the members stand beside it.
@@ -36,6 +39,7 @@ from ccnet.passes import can_plan, plan_passes
 from ccnet.preprocessing import Preprocessing
 from ccnet.progress import ProgressReport
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
+from ccnet.views import View, input_views
 
 __all__ = ["evaluate", "member_logits", "takes_sequence", "write_metrics"]
 
@@ -57,6 +61,7 @@ def evaluate(
     batch_size: int = 250,
     limit: int | None = None,
     sampler: dict[str, Any] | None = None,
+    views: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure accuracy and negative log-likelihood.
@@ -65,7 +70,7 @@ def evaluate(
         model: a checkpoint, or a network with its `preprocessing`.
         dataset: images with labels that the network knows.
         preprocessing: needed with a bare network; ignored with a checkpoint.
-        sizes: ensemble sizes k, each at least 1.
+        sizes: ensemble sizes k, each at least 1; of a network without sequences, numbers of views.
         draws: sequences measured alone, and subsets measured for each k.
         pool: sequences drawn in all, None for the larger of `draws` and the largest size; twice the largest size or
             more keeps the std of large ensembles honest. It costs its size in passes an image.
@@ -73,12 +78,14 @@ def evaluate(
         batch_size: images a pass.
         limit: only the first `limit` images, None for all.
         sampler: options of `sample_scale_sequences`; None takes those of the checkpoint (`Checkpoint.sampler`).
+        views: measure averages over views of the picture too, what test-time augmentation gives at equal passes.
         progress: show progress on stderr.
 
     Returns:
         JSON-able: `n`, `accuracy`, `nll` (one sequence, the mean over draws) and for a `CCNet` `accuracy_std`,
-        `ensembles` (one row a size, with mean, std, raw numbers and members) and `sequences`; and how it was measured:
-        `method`, `seed`, `hardware`, `versions`, `git_commit`, `date`, `seconds`.
+        `ensembles` (one row a size, with mean, std, raw numbers and members) and `sequences`; if asked for, `views`
+        (one row a size: accuracy, nll, and the shares of pictures that were `gained` and `lost` against one view);
+        and how it was measured: `method`, `seed`, `hardware`, `versions`, `git_commit`, `date`, `seconds`.
 
     Raises:
         CcnetError: a size, draw, limit or batch size below 1, a pool that is too small, or a data set of other classes.
@@ -86,6 +93,7 @@ def evaluate(
     network, preprocessing = _network(model, preprocessing)
     sizes = sorted(set(sizes))
     _check_numbers(sizes, draws, batch_size, limit)
+    seen_as = input_views(sizes[-1]) if views else []
     dataset = dataset if limit is None else dataset.first(limit)
     started = time.monotonic()
     device = next(network.parameters()).device
@@ -95,6 +103,11 @@ def evaluate(
         raise CcnetError(f"the network has {logits.shape[-1]} classes, {dataset.name} has {len(dataset.classes)}")
     labels = torch.from_numpy(dataset.labels)
     measured = _plain(logits, labels) if not sequences else _ensembles(logits, labels, sizes, draws, seed, sequences)
+    if seen_as:
+        seen = member_logits(
+            network, preprocessing, dataset, sequences[:1], views=seen_as, batch_size=batch_size, progress=progress
+        )
+        measured["views"] = [_views_row(size, seen, labels) for size in sizes]
     return {
         "dataset": dataset.name,
         "split": dataset.split,
@@ -116,25 +129,30 @@ def member_logits(
     dataset: ImageDataset,
     sequences: Sequence[ScaleSequence],
     *,
+    views: Sequence[View] = (View(),),
     batch_size: int = 250,
     progress: bool = False,
 ) -> Tensor:
-    """float32 [members, N, classes] on the CPU; one member, the plain pass, where `sequences` is empty."""
+    """float32 [members x views, N, classes] on the CPU, all views of the first member first.
+
+    There is one member, the plain pass, where `sequences` is empty.
+    """
     device = next(network.parameters()).device
     passes: list[tuple[ScaleSequence, ...]] = [(sequence,) for sequence in sequences] or [()]
-    total = len(dataset) * len(passes)
+    total = len(dataset) * len(passes) * len(views)
     members = []
     was_training = network.training
     with ProgressReport(f"evaluating {dataset.name}", total, enabled=progress, stream=sys.stderr) as report:
         network.eval()
         for arguments in passes:
             run = _pass_of(network, arguments)
-            batches = []
-            for start in range(0, len(dataset), batch_size):
-                x = preprocessing(dataset.images[start : start + batch_size]).to(device)
-                batches.append(run(x).float().cpu())
-                report.advance(len(x))
-            members.append(torch.cat(batches))
+            for view in views:
+                batches = []
+                for start in range(0, len(dataset), batch_size):
+                    x = preprocessing(dataset.images[start : start + batch_size]).to(device)
+                    batches.append(run(view(x, preprocessing.black)).float().cpu())
+                    report.advance(len(x))
+                members.append(torch.cat(batches))
     network.train(was_training)
     return torch.stack(members)
 
@@ -234,6 +252,14 @@ def _row(size: int, subsets: list[tuple[int, ...]], logits: Tensor, labels: Tens
         "nlls": nlls,
         "members": [list(members) for members in subsets],
     }
+
+
+def _views_row(size: int, logits: Tensor, labels: Tensor) -> dict[str, Any]:
+    averaged = logits[:size].double().mean(0)
+    accuracy, nll = _score(averaged, labels)
+    alone, together = logits[0].argmax(1) == labels, averaged.argmax(1) == labels
+    gained, lost = (float(share.double().mean()) for share in (together & ~alone, alone & ~together))
+    return {"size": size, "accuracy": accuracy, "nll": nll, "gained": gained, "lost": lost}
 
 
 def _std(values: list[float]) -> float:

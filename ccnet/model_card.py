@@ -62,6 +62,9 @@ def _measurements(metrics: Values) -> str:
         members = "1 sequence" if row.get("size") == 1 else "{size} sequences"
         template = f"| {members} | {{accuracy_mean:.2%}} ± {{accuracy_std:.2%}} | {{nll_mean:.4f}} ± {{nll_std:.4f}} |"
         lines += _line(template, row)
+    for row in metrics.get("views") or []:
+        if row.get("size") != 1:
+            lines += _line("| {size} views of the picture (mirrored, moved) | {accuracy:.2%} | {nll:.4f} |", row)
     where = "Seed {seed}, {hardware}, torch {versions[torch]}, commit {git_commit}, {date}, {seconds:.0f} s."
     return "\n".join([*lines, "", *_line(where, metrics)]).rstrip()
 

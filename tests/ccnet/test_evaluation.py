@@ -68,6 +68,38 @@ def test_one_sequence_and_ensembles_are_what_one_computes_by_hand(sample: ImageD
     assert (result["accuracy"], result["accuracy_std"]) == (alone["accuracy_mean"], alone["accuracy_std"])
 
 
+@pytest.mark.parametrize("takes_sequences", [True, False])
+def test_views_are_averaged_under_the_first_sequence_as_one_would_by_hand(
+    takes_sequences, sample: ImageDataset
+) -> None:
+    images, preprocessing = sample.first(60), Preprocessing(1, (28, 28), (32, 32), (0.2,), (0.3,))
+    torch.manual_seed(0)
+    network = Disagreeing() if takes_sequences else ConvNet(1)
+    options: dict[str, Any] = {"preprocessing": preprocessing, "sizes": (1, 2, 5), "draws": 2, "seed": 7}
+    result = evaluate(network, images, views=True, batch_size=25, **options)
+    assert "views" not in evaluate(network, images, **options)
+
+    more = sample_scale_sequences(1, seed=7) if takes_sequences else []
+    x, labels = preprocessing(images.images), torch.from_numpy(images.labels)
+    moved = {move: torch.full_like(x, -0.2 / 0.3) for move in (1, -1)}
+    moved[1][:, :, 1:, 1:] = x[:, :, :-1, :-1]
+    moved[-1][:, :, :-1, :-1] = x[:, :, 1:, 1:]
+    mirrored_and_moved = torch.full_like(x, -0.2 / 0.3)
+    mirrored_and_moved[:, :, 1:, 1:] = x.flip(3)[:, :, :-1, :-1]
+    seen = torch.stack(
+        [network(view, *more).detach().double() for view in (x, x.flip(3), moved[1], mirrored_and_moved, moved[-1])]
+    )
+    alone = seen[0].argmax(1) == labels
+    for row, size in zip(result["views"], (1, 2, 5), strict=True):
+        mean = seen[:size].mean(0)
+        right = mean.argmax(1) == labels
+        assert row["size"] == size
+        assert row["accuracy"] == pytest.approx(float(right.double().mean()))
+        assert row["nll"] == pytest.approx(float(F.cross_entropy(mean, labels)), rel=1e-5)
+        assert row["gained"] == pytest.approx(float((right & ~alone).double().mean()))
+        assert row["lost"] == pytest.approx(float((alone & ~right).double().mean()))
+
+
 def test_subsets_are_different_ones_of_the_pool_and_all_where_there_are_few(sample: ImageDataset) -> None:
     options: dict[str, Any] = {"preprocessing": PREPROCESSING, "sizes": (1, 2, 4, 5), "draws": 5, "pool": 5}
     rows = evaluate(Disagreeing(), sample.first(4), **options)["ensembles"]

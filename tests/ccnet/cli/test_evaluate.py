@@ -36,6 +36,13 @@ def test_a_convnet_is_measured_with_one_pass_and_has_no_sizes() -> None:
         assert_refused(run("evaluate", "tiny-convnet", *SAMPLE, *options), "takes no scale sequences")
 
 
+def test_views_of_the_picture_are_measured_when_asked_for() -> None:
+    options = ("tiny-convnet", *SAMPLE, "--limit", 6, "--views", "--sizes", "1,2,6")
+    assert [row["size"] for row in parsed("evaluate", *options)["views"]] == [1, 2, 6]
+    assert "6 views" in said("evaluate", *options)
+    assert_refused(run("evaluate", *options[:-1], "1,19"), "19 views", "18")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
