@@ -325,16 +325,15 @@ class Batcher(Generic[Job, Part]):
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         """Call on the event loop, from the thread; an error there ends the batcher, so that nobody is left waiting."""
-
-        def call() -> None:
-            try:
-                what(*arguments)
-            except Exception as error:
-                self._break(error)
-                raise
-
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(call)
+        self._loop.call_soon_threadsafe(self._guarded, what, *arguments)
+
+    def _guarded(self, what: Callable[..., None], *arguments: object) -> None:
+        try:
+            what(*arguments)
+        except Exception as error:
+            self._break(error)
+            raise
 
     def _finish(
         self, batch: _Batch[Job, Part], results: Sequence[Sequence[Part] | Exception], report: BatchReport
@@ -355,10 +354,10 @@ class Batcher(Generic[Job, Part]):
 
     def _answer(self, done: Iterator[_Waiting[Job, Part]]) -> None:
         """One at a time: who comes now is not to wait until a whole batch has been written out."""
-        for waiting in done:
+        waiting = next(done, None)
+        if waiting is not None:
             waiting.answer()
-            asyncio.get_running_loop().call_soon(self._answer, done)
-            return
+            asyncio.get_running_loop().call_soon(self._guarded, self._answer, done)
 
     def _break(self, error: BaseException) -> None:
         """Nothing runs any more; nobody is left waiting."""

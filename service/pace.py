@@ -42,9 +42,9 @@ class Pace:
         pace, left_s = self.seconds_per_pass, 0.0
         if running is not None:
             left_s = running.passes * pace - running.seconds
-            if left_s < 0:
-                late = pace and self._tells(running.passes, budget)
-                pace, left_s = (running.seconds / running.passes, -left_s) if late else (pace, 0.0)
+            if left_s < 0 and pace and self._tells(running.passes, budget):
+                pace, left_s = running.seconds / running.passes, -left_s
+            left_s = max(0.0, left_s)
         return (left_s + before * pace) * AT_WORST + needed * pace
 
     def retry_after_s(self, passes: int) -> int:

@@ -139,8 +139,8 @@ class Settings(BaseSettings):
     max_batch_passes: int = Field(
         default=128,
         ge=1,
-        description="Passes up to which waiting requests are batched together. More is faster on a GPU; on a CPU "
-        "answers come in larger bursts, and refusals wait for these.",
+        description="Passes up to which waiting requests are batched together. With more, on a CPU, answers come "
+        "in larger bursts, and refusals wait for these; a GPU has not been measured.",
     )
     batch_wait_ms: float = Field(
         default=2.0,

@@ -1,4 +1,4 @@
-"""The batcher alone, without HTTP and without tensors: sharing, admission, failures, deadlines, times."""
+"""The batcher alone, without HTTP and without tensors: sharing, waiting for more, failures, deadlines, times."""
 
 import asyncio
 import threading
@@ -116,7 +116,7 @@ async def test_it_does_not_wait_when_there_is_enough_for_a_full_batch(make_bench
     bench = make_bench(max_batch_passes=100, max_wait_s=20.0)
     async with asyncio.timeout(10):
         await after_a_batch_of_three(bench)
-        await bench.batcher.submit(4, Cost(100, 1))
+        assert len((await bench.batcher.submit(4, Cost(100, 1))).parts) == 100
 
 
 async def test_clients_that_do_not_ask_again_are_not_waited_for_any_longer_than_allowed(make_bench):
@@ -132,6 +132,7 @@ async def test_a_lone_client_is_not_kept_waiting_for_others(make_bench):
         await bench.batcher.submit(1, ONE)
         await bench.batcher.submit(2, Cost(30, 1))
         await bench.batcher.submit(3, ONE)
+    assert [[job for job, _ in batch] for batch in bench.runner.batches] == [[1], [2], [2], [2], [3]]
 
 
 async def test_after_a_pause_nobody_is_waited_for(make_bench):
@@ -140,7 +141,7 @@ async def test_after_a_pause_nobody_is_waited_for(make_bench):
     async with asyncio.timeout(10):
         await after_a_batch_of_three(bench)
         clock.now += 21.0
-        await bench.batcher.submit(4, ONE)
+        assert (await bench.batcher.submit(4, ONE)).parts == (40,)
 
 
 # Failures.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from service.batcher import BatchReport
+from service.batcher import BatchReport, Outcome, _Waiting
 from service.errors import NotReady
 from service.queueing import Cost, Slice
 from tests.service.bench import ONE
@@ -63,6 +63,28 @@ async def test_a_thread_that_ends_leaves_nobody_waiting_and_is_known(make_bench)
     with pytest.raises(NotReady, match="gone"):
         batcher.check_room(ONE)
     assert await batcher.drain(1)
+
+
+async def test_an_error_at_the_second_answer_of_a_batch_leaves_nobody_waiting(bench, monkeypatch):
+    healthy = _Waiting.answer
+    said: list[object] = []
+
+    def answer(waiting: _Waiting) -> None:
+        if waiting.job == 2 and not said:
+            said.append("once")
+            raise ZeroDivisionError("an answer that cannot be given")
+        healthy(waiting)
+
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(type(context["exception"])))
+    held = await bench.hold()
+    tasks = await bench.queue((1, ONE), (2, ONE), (3, ONE))
+    monkeypatch.setattr(_Waiting, "answer", answer)
+    bench.runner.gate.set()
+    await held
+    outcomes = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 10)
+    assert [type(outcome) for outcome in outcomes] == [Outcome] * 3  # what is done is an answer
+    assert said == ["once", ZeroDivisionError]
+    assert isinstance(bench.batcher.crash, ZeroDivisionError)
 
 
 async def test_an_error_while_results_are_handed_out_leaves_nobody_waiting_and_is_known(make_bench):

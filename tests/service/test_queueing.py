@@ -226,7 +226,10 @@ def test_to_withdraw_twice_or_what_was_taken_changes_nothing():
 @pytest.mark.parametrize("timeout_s", [0.001, 0.0, -1.0])
 def test_waiting_ends_when_time_is_up(timeout_s: float):
     queue, _ = filled(ONE)
-    queue.wait(2, 10, timeout_s)
+    waiting = threading.Thread(target=queue.wait, args=(2, 10, timeout_s))
+    waiting.start()
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 @pytest.mark.parametrize(("jobs", "passes"), [(3, 99), (99, 3)], ids=["jobs", "passes"])
