@@ -81,7 +81,8 @@ def accuracy_block(configs: dict[str, dict[str, Any]]) -> str:
     return "\n".join(
         [
             f"Accuracy on all {cc['n']:,} test images of Fashion-MNIST, both networks trained for {recipe['epochs']}",
-            f"epochs with the recipe `{recipe['recipe']}` (one seed each), measured from the shipped files:",
+            f"epochs with the recipe `{recipe['recipe']}` and initial weights `{recipe.get('init', 'default')}` (one",
+            "seed each), measured from the shipped files:",
             "",
             "| network | accuracy | negative log-likelihood |",
             "| --- | --- | --- |",

@@ -334,7 +334,9 @@ def evaluate(
     ]
     title = f"{loaded.name} on {metrics['n']:,} images of {name}"
     rows = rows or [("-", f"{metrics['accuracy']:.2%}", "-")]
-    rows += [(f"{row['size']} views", f"{row['accuracy']:.2%}", "-") for row in metrics.get("views", [])]
+    rows += [
+        (f"{row['size']} views", f"{row['accuracy']:.2%}", "-") for row in metrics.get("views", []) if row["size"] > 1
+    ]
     print_table(title, ("k", "accuracy", "std over draws"), rows)
 
 

@@ -13,7 +13,7 @@ def unit_variance_(model: nn.Module, *arguments: object) -> None:
 
     The layers are the `CCConv2d`, `Conv2d` and `Linear` ones, in the order in which a forward pass calls them; each is
     linear in what is scaled (of a CC layer the last layer of K_theta and the bias), so that one pass is enough. The
-    last one is left as it is: logits had better begin small.
+    last of the model's modules is left as it is: logits had better begin small.
 
     Args:
         model: the network; its parameters change.

@@ -33,6 +33,7 @@ from ccnet.training_state import STATE_FILE, named_tensors, read_state, restore_
 
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINT_FOLDER = "checkpoint"
+_BASELINES = {"convnet": ConvNet, "blurconvnet": BlurConvNet}
 _STEPS_BETWEEN_READINGS = 16  # on a GPU: reading a loss waits for the step to end
 
 
@@ -281,9 +282,8 @@ def _new_model(config: TrainingConfig, data: ImageDataset, preprocessing: Prepro
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(config.seed, "weights"))
         channels, classes, in_size = data.channels, len(data.classes), preprocessing.input_size
-        if config.arch != "ccnet":
-            baseline = BlurConvNet if config.arch == "blurconvnet" else ConvNet
-            return baseline(channels, classes, in_size=in_size)
+        if config.arch in _BASELINES:
+            return _BASELINES[config.arch](channels, classes, in_size=in_size)
         kernel_input: Any = config.kernel_input
         return CCNet(channels, classes, in_size=in_size, kernel_input=kernel_input, backend=config.backend)
 

@@ -48,6 +48,7 @@ class View:
 
 def _overlap(move: int, size: int) -> tuple[slice, slice]:
     """Where the pixels that stay in the picture go along an axis, and where they come from."""
+    move = max(-size, min(move, size))
     return slice(max(move, 0), size + min(move, 0)), slice(max(-move, 0), size - max(move, 0))
 
 
