@@ -15,6 +15,7 @@ import typer
 
 from ccnet import __version__
 from ccnet.cli_bench import bench
+from ccnet.cli_paper import paper
 from ccnet.cli_remote import KeyOption, UrlOption, classify_remotely, require_one_place
 from ccnet.cli_runs import ENSEMBLE_SIZE, describe, draw_members, measure_shifts, run_members
 from ccnet.cli_support import (
@@ -341,6 +342,7 @@ def evaluate(
 
 
 app.command()(bench)
+app.command()(paper)
 
 
 @app.command()

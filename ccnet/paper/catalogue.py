@@ -1,0 +1,56 @@
+"""The items by name, in the paper's order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ccnet.errors import CcnetError
+from ccnet.paper.context import Context
+from ccnet.paper.findings import Findings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Item:
+    """One table or figure.
+
+    Attributes:
+        name: on the command line, and of its module.
+        title: what it shows.
+        source: where in the paper.
+    """
+
+    name: str
+    title: str
+    source: str
+
+    def find(self) -> Callable[[Context], Findings]:
+        """The function that runs it; its module is loaded now."""
+        run: Callable[[Context], Findings] = import_module(f"ccnet.paper.{self.name}").find
+        return run
+
+    def plot(self) -> "Callable[[dict[str, Any]], Figure] | None":
+        """The function that draws a kept item; None where there is nothing to draw."""
+        return getattr(import_module(f"ccnet.paper.{self.name}"), "plot", None)
+
+
+ITEMS = (Item("table_4", "Scale augmentations and the map sizes that they give", "Sec. A.2, Eq. 4, Table 4"),)
+
+
+def choose(names: list[str]) -> list[Item]:
+    """The items of these names, all of them for "all" or none; "fig-3" is "fig_3".
+
+    Raises:
+        CcnetError: a name that is none.
+    """
+    known = {item.name: item for item in ITEMS}
+    wanted = [name.replace("-", "_").lower() for name in names]
+    if not wanted or "all" in wanted:
+        return list(ITEMS)
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise CcnetError(f"no item {', '.join(unknown)}; there are {', '.join(known)}, and all")
+    return [known[name] for name in wanted]

@@ -1,0 +1,28 @@
+"""One look for all plots; matplotlib's objects and not its `pyplot`, so that nothing global is touched.
+
+matplotlib is an extra, imported when something is drawn.
+"""
+
+from typing import TYPE_CHECKING
+
+from ccnet.errors import CcnetError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANEL = (5.2, 3.8)  # inches
+
+
+def figure(columns: int, rows: int = 1, *, panel: tuple[float, float] = PANEL) -> "tuple[Figure, list[Axes]]":
+    """An empty figure and its axes, row by row.
+
+    Raises:
+        CcnetError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise CcnetError("drawing needs matplotlib: pip install 'ccnet[figures]'") from error
+    drawn = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
+    return drawn, list(drawn.subplots(rows, columns, squeeze=False).flat)
