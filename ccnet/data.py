@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +38,13 @@ _FASHION_MNIST_HELP = (
 
 
 @dataclass(frozen=True)
-class ImageDataset:
-    """Labelled images of one size, as they are stored.
+class LabelledPictures:
+    """Labelled pictures of any sizes, as they are stored.
 
     Attributes:
         name: the data set, for example "fashion-mnist".
         split: "train" or "test".
-        images: uint8 [N, H, W, C], C = 1 (grey) or 3 (RGB).
+        images: uint8 [N, H, W, C], or a tuple of N uint8 [H, W, C]; C = 1 (grey) or 3 (RGB).
         labels: int64 [N], each the index of a class.
         classes: the name of every class.
         source: where the images were read from, for people.
@@ -52,17 +52,13 @@ class ImageDataset:
 
     name: str
     split: str
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | tuple[NDArray[np.uint8], ...]
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     source: str
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.dtype != np.uint8 or self.images.shape[3] not in (1, 3):
-            raise DataError(
-                f"{self.source}: images are {self.images.dtype} {list(self.images.shape)}; "
-                "allowed are uint8 [N, H, W, C] with C = 1 or 3"
-            )
+        self._check_images()
         if self.labels.shape != (len(self.images),) or self.labels.dtype != np.int64:
             raise DataError(
                 f"{self.source}: labels are {self.labels.dtype} {list(self.labels.shape)}; "
@@ -79,6 +75,27 @@ class ImageDataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def first(self, count: int) -> Self:
+        """The first `count` images (all of them where there are fewer)."""
+        if count < 1:
+            raise DataError(f"asked for the first {count} images of {self.name}; at least 1 is needed")
+        return replace(self, images=self.images[:count], labels=self.labels[:count])
+
+    def _check_images(self) -> None:
+        for image in self.images:
+            if image.ndim != 3 or image.dtype != np.uint8 or image.shape[2] not in (1, 3):
+                raise DataError(
+                    f"{self.source}: a picture is {image.dtype} {list(image.shape)}; "
+                    "allowed is uint8 [H, W, C] with C = 1 or 3"
+                )
+
+
+@dataclass(frozen=True)
+class ImageDataset(LabelledPictures):
+    """Labelled images of one size: as `LabelledPictures`, with `images` uint8 [N, H, W, C]."""
+
+    images: NDArray[np.uint8]
+
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of every image, in pixels."""
@@ -89,11 +106,12 @@ class ImageDataset:
         """1 for grey images, 3 for RGB."""
         return int(self.images.shape[3])
 
-    def first(self, count: int) -> "ImageDataset":
-        """The first `count` images (all of them where there are fewer)."""
-        if count < 1:
-            raise DataError(f"asked for the first {count} images of {self.name}; at least 1 is needed")
-        return replace(self, images=self.images[:count], labels=self.labels[:count])
+    def _check_images(self) -> None:
+        if self.images.ndim != 4 or self.images.dtype != np.uint8 or self.images.shape[3] not in (1, 3):
+            raise DataError(
+                f"{self.source}: images are {self.images.dtype} {list(self.images.shape)}; "
+                "allowed are uint8 [N, H, W, C] with C = 1 or 3"
+            )
 
 
 def load_dataset(name: str, split: str, data_dir: Path | str | None = None) -> ImageDataset:

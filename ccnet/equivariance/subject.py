@@ -1,6 +1,7 @@
 """The model under test, whatever its kind, seen as one thing: images and scale sequences -> map and label.
 
-Three kinds are taken:
+Four kinds are taken:
+- an object whose `maps_and_logits(x, sequence)`, or `maps_and_logits(x)`, gives both in one pass;
 - a CCNet-like module: `features(x, sequence)` gives the last convolution's map, `model(x, sequence)` the logits;
 - a ConvNet-like module: `features(x)` and `model(x)`;
 - any callable x -> [N, C, h, w]: a map and no label.
@@ -27,23 +28,25 @@ class Subject:
     """Adapter around the model under test.
 
     Args:
-        model_or_features: one of the three kinds above.
+        model_or_features: one of the four kinds above.
 
     Raises:
-        CcnetError: it cannot be called.
+        CcnetError: it is none of them.
     """
 
     def __init__(self, model_or_features: Callable[..., Any]) -> None:
-        if not callable(model_or_features):
+        joint = getattr(model_or_features, "maps_and_logits", None)
+        self._joint: Callable[..., tuple[Tensor, Tensor]] | None = joint if callable(joint) else None
+        if self._joint is None and not callable(model_or_features):
             raise CcnetError(
                 "the subject of a shift probe is a model with .features, or a function from images [N, C, H, W] to "
                 f"maps [N, C, h, w]; got {type(model_or_features).__name__}"
             )
         features = getattr(model_or_features, "features", None)
-        self.has_labels = callable(features)
+        self.has_labels = self._joint is not None or callable(features)
         self._model = model_or_features
         self._features: Callable[..., Tensor] = features if callable(features) else model_or_features
-        self.takes_sequences = _takes_sequence(self._features)
+        self.takes_sequences = _takes_sequence(self._joint or self._features)
 
     def groups(
         self,
@@ -101,7 +104,7 @@ class Subject:
 
     def _one(self, images: Tensor, sequence: ScaleSequence | None) -> tuple[Tensor, Tensor | None]:
         """Map and logits under one sequence, float64 on the CPU."""
-        features = self._features(images, *_given(sequence))
+        features, logits = self._maps_and_logits(images, sequence)
         if features.ndim != 4 or len(features) != len(images):
             raise CcnetError(
                 f"the features of {len(images)} images must be maps [{len(images)}, C, h, w]; "
@@ -109,14 +112,18 @@ class Subject:
             )
         if not bool(torch.isfinite(features).all()):
             raise CcnetError("the features hold NaN or infinity: check the images and the weights")
-        logits = self._logits(images, sequence, features) if self.has_labels else None
         return features.to("cpu", torch.float64), None if logits is None else logits.to("cpu", torch.float64)
 
-    def _logits(self, images: Tensor, sequence: ScaleSequence | None, features: Tensor) -> Tensor:
-        model: Callable[..., Tensor] = self._model
+    def _maps_and_logits(self, images: Tensor, sequence: ScaleSequence | None) -> tuple[Tensor, Tensor | None]:
+        """In one pass, where the kind of subject allows."""
+        if self._joint is not None:
+            return self._joint(images, *_given(sequence))
+        features = self._features(images, *_given(sequence))
+        if not self.has_labels:
+            return features, None
         if isinstance(self._model, (CCNet, ConvNet)):  # their logits follow from the map: no second pass
-            return self._model.head(features)  # type: ignore[no-any-return]
-        return model(images, *_given(sequence))
+            return features, self._model.head(features)
+        return features, self._model(images, *_given(sequence))
 
     def _device(self, images: Tensor) -> torch.device:
         """Where the model lives; a bare function gets the images where they are."""
