@@ -10,7 +10,8 @@ as many passes each as it has images. It is
 3. **answered** when its last unit is done; at its deadline with the units that are done, if those are enough for it,
    else refused. What nobody waits for any more is not run, from one slice to the next.
 
-A job that fails does so alone (`service.containment`).
+A job that fails does so alone (`service.containment`). While no job waits the thread takes turns of what runs behind
+them (`service.background`).
 
 Knows neither HTTP nor tensors; the function that runs a batch, the thread it runs on and the clock are handed in.
 """
@@ -21,8 +22,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from service.background import Background, Turn
 from service.containment import Containment
 from service.errors import DeadlinePassed, NotReady, QueueFull
 from service.pace import Pace, Running
@@ -91,14 +93,15 @@ class _Waiting(Entry[Job], Generic[Job, Part]):
 
 @dataclass(frozen=True, slots=True)
 class _Batch(Generic[Job, Part]):
-    """What runs together, and since when."""
+    """What runs together, and since when: slices of jobs, or a turn of the background."""
 
     slices: Sequence[tuple[_Waiting[Job, Part], Slice[Job]]]
+    turn: Turn[Any] | None
     started: float
 
     @property
     def passes(self) -> int:
-        return sum(each.passes for _, each in self.slices)
+        return sum(each.passes for _, each in self.slices) if self.turn is None else self.turn.passes
 
 
 class Batcher(Generic[Job, Part]):
@@ -112,6 +115,9 @@ class Batcher(Generic[Job, Part]):
         max_wait_s: For how long after a batch of several jobs the next one waits for as many; nothing waits when idle.
         on_batch: Told about every batch after it ran, on the event loop.
         clock: Seconds, monotonic.
+
+    Attributes:
+        background: What runs while no job waits; dropped by `drain`.
     """
 
     def __init__(
@@ -131,6 +137,7 @@ class Batcher(Generic[Job, Part]):
         self._max_wait_s = max_wait_s
         self._on_batch = on_batch
         self._clock = clock
+        self.background = Background(self._wake)
         self._queue: Queue[_Waiting[Job, Part]] = Queue()
         self._unanswered: set[_Waiting[Job, Part]] = set()
         self._pace = Pace()
@@ -188,7 +195,8 @@ class Batcher(Generic[Job, Part]):
                 f"at most {self._max_queue_passes} may wait: try again later or ask for fewer images or members",
                 retry_after_s=self._retry_after_s(),
             )
-        if expected_s > timeout_s and (waiting or running is not None):
+        held_up = running is not None and (running.turn is None or self._alone_s(cost) <= timeout_s)
+        if expected_s > timeout_s and (waiting or held_up):
             raise QueueFull(
                 f"an answer may take {expected_s:.1f} s with what runs and waits; {timeout_s:.1f} s are left: try "
                 "again later, allow more with timeout_ms, ask for fewer images or members, or allow fewer with "
@@ -231,12 +239,13 @@ class Batcher(Generic[Job, Part]):
             self._mark_idle()
 
     async def drain(self, timeout_s: float) -> bool:
-        """Admit nothing more and wait until all that was admitted is answered.
+        """Admit nothing more, drop the background, and wait until all that was admitted is answered.
 
         Returns:
             True when everything was answered in time; else what is left fails with `NotReady`.
         """
         self._closed = True
+        self.background.end("the service is stopping")
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -277,14 +286,22 @@ class Batcher(Generic[Job, Part]):
         before = self._queue.passes_before(self._queue.rank(cost))
         return self._pace.expected_s(before, cost.needed, running, budget)
 
+    def _alone_s(self, cost: Cost) -> float:
+        """Until a job is done that has nothing before it: who needs more than it has gets its chance all the same."""
+        return self._pace.expected_s(0, cost.needed, None, self._contained.budget)
+
     def _retry_after_s(self) -> int:
         running = self._running
         return self._pace.retry_after_s(self._queue.passes + (0 if running is None else running.passes))
 
+    @property
+    def _has_work(self) -> bool:
+        return self._queue.passes > 0 or self.background.waits
+
     def _wake(self) -> None:
         """Let the thread look for work, unless it does so anyway."""
         with self._queue.lock:
-            if self._loop is None or self._thread_works or not self._queue.passes:
+            if self._loop is None or self._thread_works or not self._has_work:
                 return
             self._thread_works = True
         self._executor.submit(self._work)
@@ -294,7 +311,7 @@ class Batcher(Generic[Job, Part]):
         try:
             self._run_batch()
             with self._queue.lock:
-                self._thread_works = more = self._queue.passes > 0
+                self._thread_works = more = self._has_work
             if more:
                 self._executor.submit(self._work)
             else:
@@ -307,10 +324,17 @@ class Batcher(Generic[Job, Part]):
         if jobs > 1:  # their clients may be about to ask again
             self._queue.wait(jobs, self._contained.budget, done + self._max_wait_s - self._clock())
         with self._queue.lock:  # admission sees a job among those that wait or in the batch that runs
-            batch: _Batch[Job, Part] = _Batch(self._queue.take(self._contained.budget), self._clock())
-            self._running = batch if batch.slices else None
-        if not batch.slices:
-            return
+            slices = self._queue.take(self._contained.budget)
+            turn = None if slices else self.background.take()
+            batch: _Batch[Job, Part] = _Batch(slices, turn, self._clock())
+            self._running = batch if batch.passes else None
+        if turn is not None:
+            turn.run()
+            self._running = None
+        elif slices:
+            self._run_slices(batch)
+
+    def _run_slices(self, batch: _Batch[Job, Part]) -> None:
         for waiting, _ in batch.slices:
             if waiting.begun is None:
                 waiting.begun = batch.started
@@ -363,4 +387,5 @@ class Batcher(Generic[Job, Part]):
         """Nothing runs any more; nobody is left waiting."""
         self._crash = error
         self._thread_works, self._running = False, None
+        self.background.end("the inference thread is gone")
         self._fail_all(NotReady("the inference thread of this replica is gone; ask another one", retry_after_s=1))
