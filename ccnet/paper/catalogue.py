@@ -37,7 +37,12 @@ class Item:
         return getattr(import_module(f"ccnet.paper.{self.name}"), "plot", None)
 
 
-ITEMS = (Item("table_4", "Scale augmentations and the map sizes that they give", "Sec. A.2, Eq. 4, Table 4"),)
+ITEMS = (
+    Item("table_1", "Shift-equivariance of the last map", "Sec. 6, Table 1"),
+    Item("table_2", "The Internal-Nets: parameters, and the weights that they begin with", "Sec. A.1, Table 2"),
+    Item("table_3", "The two networks layer by layer, and how they are trained", "Sec. A.2, Table 3"),
+    Item("table_4", "Scale augmentations and the map sizes that they give", "Sec. A.2, Eq. 4, Table 4"),
+)
 
 
 def choose(names: list[str]) -> list[Item]:

@@ -1,5 +1,9 @@
-"""What an item is given: options, and steps that are kept, so that an interrupted run goes on where it was."""
+"""What an item is given: options, and steps that are kept, so that an interrupted run goes on where it was.
 
+A step is one file, written aside and renamed: it is there whole or not at all, whatever moment the process dies at.
+"""
+
+import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -7,7 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ccnet.checkpoint import Checkpoint, load_checkpoint
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ccnet import provenance
+from ccnet.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from ccnet.errors import CcnetError
 from ccnet.files import write_atomically
 from ccnet.progress import ProgressReport
@@ -44,6 +53,8 @@ class Context:
         fresh: whether kept steps are ignored.
         shown: whether progress is shown on stderr.
         taken_up: steps that were not computed anew.
+        commit: of the source tree that computes.
+        commits: of the trees that computed the steps, in the order in which they were met.
     """
 
     options: Options
@@ -51,6 +62,8 @@ class Context:
     fresh: bool = False
     shown: bool = True
     taken_up: int = 0
+    commit: str = field(default_factory=lambda: provenance.git_commit() or "unknown")
+    commits: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
     @property
@@ -71,21 +84,57 @@ class Context:
             compute: gives JSON values.
             settings: what the result depends on beside the options, JSON values (a checkpoint's fingerprint, sizes).
         """
-        if name in self._seen:
-            raise CcnetError(f"step {name!r} is taken twice; its second result would be the first")
-        self._seen.add(name)
-        path = self.folder / f"{name}.json"
-        depends_on = json.loads(json.dumps({"options": asdict(self.options), **settings}))
-        depends_on["options"].pop("threads")  # how fast, and not what
+        path, depends_on = self._place(f"{name}.json", settings)
         if not self.fresh and path.is_file():
             kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["depends_on"] == depends_on:
-                self.taken_up += 1
+                self._take_up(kept.get("git_commit"))
                 return kept["result"]
         result = json.loads(json.dumps(compute()))  # what is computed now is the same value as what is read later
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps({"depends_on": depends_on, "result": result}) + "\n").encode())
+        written = {"depends_on": depends_on, "git_commit": self.commit, "result": result}
+        write_atomically(path, (json.dumps(written) + "\n").encode())
+        self._note(self.commit)
         return result
+
+    def array_step(self, name: str, compute: Callable[[], Tensor], **settings: Any) -> Tensor:
+        """As `step`, for a tensor, such as the logits of a data set: kept as safetensors, the settings in its header.
+
+        Args:
+            name: of the step, unique in its item; letters, digits and dashes.
+            compute: gives a tensor.
+            settings: what the result depends on beside the options, JSON values.
+
+        Returns:
+            the tensor on the CPU; what is read later is the same to the last bit.
+        """
+        path, depends_on = self._place(f"{name}.safetensors", settings)
+        if not self.fresh and (kept := read_tensor(path, depends_on)) is not None:
+            self._take_up(kept[1])
+            return kept[0]
+        result = compute().detach().cpu().contiguous()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {"depends_on": json.dumps(depends_on), "git_commit": self.commit}
+        write_atomically(path, save({"result": result}, header))
+        self._note(self.commit)
+        return result
+
+    def _place(self, file: str, settings: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+        """Where a step is kept, and all that its result depends on."""
+        if file in self._seen:
+            raise CcnetError(f"step {Path(file).stem!r} is taken twice; its second result would be the first")
+        self._seen.add(file)
+        depends_on = json.loads(json.dumps({"options": asdict(self.options), **settings}))
+        depends_on["options"].pop("threads")  # how fast, and not what
+        return self.folder / file, depends_on
+
+    def _take_up(self, commit: str | None) -> None:
+        self.taken_up += 1
+        self._note(commit or "unknown")
+
+    def _note(self, commit: str) -> None:
+        if commit not in self.commits:
+            self.commits.append(commit)
 
     def progress(self, title: str, total: int, unit: str) -> ProgressReport:
         """A progress bar on stderr."""
@@ -98,3 +147,25 @@ class Context:
             CheckpointError: it is not there.
         """
         return load_checkpoint(Path(self.options.checkpoints) / name, self.options.device)
+
+    def fingerprint(self, name: str) -> str:
+        """SHA-256 of a checkpoint's weights, for the settings of a step.
+
+        Raises:
+            OSError: it is not there.
+        """
+        return hashlib.sha256((Path(self.options.checkpoints) / name / WEIGHTS_FILE).read_bytes()).hexdigest()
+
+
+def read_tensor(path: Path, depends_on: dict[str, Any]) -> tuple[Tensor, str | None] | None:
+    """A kept tensor and the commit that made it; None where there is none for these settings, or a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as stream:
+            header = stream.metadata() or {}
+            if json.loads(header.get("depends_on", "null")) != depends_on:
+                return None
+            return stream.get_tensor("result"), header.get("git_commit")
+    except (SafetensorError, ValueError):
+        return None

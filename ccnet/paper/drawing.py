@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = (5.2, 3.8)  # inches
+# One colour a network in every plot; of Okabe and Ito's set, which the colour-blind can tell apart.
+COLOURS = {"CCNet": "#0072B2", "ConvNet": "#D55E00", "BlurConvNet": "#009E73"}
 
 
 def figure(columns: int, rows: int = 1, *, panel: tuple[float, float] = PANEL) -> "tuple[Figure, list[Axes]]":

@@ -21,6 +21,7 @@ class Row:
         ours: as measured, in words and digits, with its spread or interval.
         paper: the paper's figure for the same, as printed there; "" where it gives none.
         value: ours as a number, for programs; None where it is none.
+        part: which of the item's tables it belongs to, its heading; "" is the first, which needs none.
     """
 
     case: str
@@ -28,6 +29,7 @@ class Row:
     ours: str
     paper: str = ""
     value: float | None = None
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,20 @@ class Findings:
 def for_people(document: dict[str, Any]) -> str:
     """A kept item as text: its table with the paper's figures, its claims, its notes."""
     parts = [f"{document['title']} ({document['source']})"]
-    if document["rows"]:
-        parts.append(table(*grid(document["rows"])))
+    for heading, rows in tables(document["rows"]):
+        parts.append((f"{heading}\n" if heading else "") + table(*grid(rows)))
     parts.append("\n".join(Claim(**claim).line() for claim in document["claims"]))
     if document["notes"]:
         parts.append("\n".join(document["notes"]))
     return "\n\n".join(parts) + "\n"
+
+
+def tables(rows: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """(heading, rows) of each of an item's tables, in the order in which they begin."""
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        parts.setdefault(row.get("part", ""), []).append(row)
+    return list(parts.items())
 
 
 def grid(rows: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

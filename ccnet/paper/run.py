@@ -66,6 +66,8 @@ def run_item(item: Item, context: Context) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "steps_taken_up": context.taken_up,
         **where(torch.device(context.options.device)),
+        "git_commit": context.commit,  # of when it began: what has been committed meanwhile did not compute this
+        "step_commits": context.commits,
     }
 
 
