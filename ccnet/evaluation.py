@@ -211,25 +211,30 @@ def _ensembles(
     logits: Tensor, labels: Tensor, sizes: Sequence[int], draws: int, seed: int, sequences: Sequence[ScaleSequence]
 ) -> dict[str, Any]:
     alone = _row(1, [(member,) for member in range(draws)], logits, labels)
-    rows = [alone if k == 1 else _row(k, _subsets(len(logits), k, draws, seed), logits, labels) for k in sizes]
+    rows = [alone if k == 1 else _row(k, subsets_of(len(logits), k, draws, seed), logits, labels) for k in sizes]
     return {
         "draws": draws,
         "accuracy": alone["accuracy_mean"],
         "accuracy_std": alone["accuracy_std"],
         "nll": alone["nll_mean"],
-        "method": (
-            f"Mean ± std over {draws} draws from a pool of {len(sequences)} sampled scale sequences: one sequence is "
-            f"each of the first {draws} alone, k sequences are up to {draws} different random subsets of the pool with "
-            f"their logits averaged. Subsets share members: the nearer k is to {len(sequences)}, the more the std "
-            "understates what independent draws would show."
-        ),
+        "method": method_of_draws(draws, len(sequences)),
         "ensembles": rows,
         "sequences": [str(sequence) for sequence in sequences],
     }
 
 
-def _subsets(pool: int, size: int, draws: int, seed: int) -> list[tuple[int, ...]]:
-    """`draws` different subsets of range(pool), or all of them where there are fewer."""
+def method_of_draws(draws: int, pool: int) -> str:
+    """In words how ensembles are drawn."""
+    return (
+        f"Mean ± std over {draws} draws from a pool of {pool} sampled scale sequences: one sequence is each of the "
+        f"first {draws} alone, k sequences are up to {draws} different random subsets of the pool with their logits "
+        f"averaged. Subsets share members: the nearer k is to {pool}, the more the std understates what independent "
+        "draws would show."
+    )
+
+
+def subsets_of(pool: int, size: int, draws: int, seed: int) -> list[tuple[int, ...]]:
+    """`draws` different subsets of range(pool), or all of them where there are fewer; always the same for a seed."""
     if math.comb(pool, size) <= draws:
         return list(itertools.combinations(range(pool), size))
     dice = random.Random(derived_seed(seed, "subsets", size))

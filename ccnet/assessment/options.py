@@ -15,7 +15,8 @@ class AssessmentOptions:
     """The questions, and how much is spent on the answers.
 
     Attributes:
-        sizes: ensemble sizes k, each at least 1; also the numbers of views. Kept in rising order, each once.
+        sizes: ensemble sizes k, each at least 1; also the numbers of views. Kept in rising order, each once, and with 1,
+            which all others are compared with.
         draws: sequences measured alone, and subsets of the pool measured for each k.
         pool: sequences drawn in all, None for the larger of `draws` and the largest size. It costs its size in passes
             an image; twice the largest size keeps the spread of large ensembles honest.
@@ -46,15 +47,15 @@ class AssessmentOptions:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", _rising("sizes", self.sizes, least=1))
+        if not self.sizes:
+            raise CcnetError("sizes is empty; give at least one ensemble size, each 1 or more")
+        object.__setattr__(self, "sizes", _rising("sizes", (1, *self.sizes), least=1))
         object.__setattr__(self, "max_shifts", _rising("max_shifts", self.max_shifts, least=0))
         for name, least in (("draws", 1), ("seed", 0), ("shift_samples", 1), ("bins", 1), ("batch_size", 1)):
             _require_whole(name, getattr(self, name), least=least)
         _require_whole("resamples", self.resamples, least=100)
         if self.limit is not None:
             _require_whole("limit", self.limit, least=1)
-        if not self.sizes:
-            raise CcnetError("sizes is empty; give at least one ensemble size, each 1 or more")
         if self.views and self.sizes[-1] > MAX_VIEWS:
             raise CcnetError(
                 f"size {self.sizes[-1]} with views; there are {MAX_VIEWS} views of a picture: leave larger sizes out, "

@@ -1,0 +1,58 @@
+"""95% intervals of means over images: what another set of as many images from the same source could have shown.
+
+    bootstrap   images are drawn anew, with replacement; the draws of scale sequences are kept, each image's value being
+                the mean over them. Differences of two models are paired: an image brings both of its values along
+    Wilson      of a share, where each image counts 0 or 1; of a single draw, and where no two images differ, since the
+                bootstrap would then claim certainty
+
+Neither holds the network's training or the choice of the pool of sequences to account.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from ccnet.augmentation import generator
+
+Interval = tuple[float, float]
+Z95 = 1.959963984540054  # 97.5% quantile of the normal distribution
+
+
+def wilson(share: float, images: int) -> Interval:
+    """Wilson's score interval of a share of `images` independent images.
+
+    Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
+    """
+    spread = Z95 * Z95 / images
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z95 / (1 + spread) * math.sqrt(share * (1 - share) / images + spread / (4 * images))
+    # The ends of a share of 0 or 1 are exact; rounding must not put the share outside its interval.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
+
+
+def bootstrap(values: Tensor, *, seed: int, resamples: int = 1000) -> Interval:
+    """Percentile interval of the mean of `values`, one an image. The same seed draws the same images.
+
+    Args:
+        values: float64 [N].
+        seed: of the resampling.
+        resamples: how often N images are drawn.
+    """
+    dice = generator(seed, "bootstrap")
+    count = len(values)
+    means = torch.stack([values[torch.randint(count, (count,), generator=dice)].mean() for _ in range(resamples)])
+    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def of_share(values: Tensor, *, draws: int, seed: int, resamples: int) -> tuple[Interval, str]:
+    """(interval, "bootstrap" or "Wilson") of a share.
+
+    Args:
+        values: float64 [N], the share of draws in which an image counts.
+        draws: their number.
+    """
+    if draws == 1 or bool((values == values[0]).all()):
+        return wilson(float(values.mean()), len(values)), "Wilson"
+    return bootstrap(values, seed=seed, resamples=resamples), "bootstrap"
