@@ -32,7 +32,7 @@ ALLOWED: dict[str, str] = {
     "samples": "a whole number from 2 to 10000",
     "input": "noise or dataset",
     "border": "zero, circular or reflect",
-    "format": "json",
+    "format": "json or png",
     "model": "the name of a loaded model, as GET /v1/models lists them",
     "models": "names of loaded models with commas between, as GET /v1/models lists them",
 }
@@ -139,6 +139,7 @@ class ProbeOptions(Options):
     border: Border = "zero"
     seed: Annotated[int, _option("seed", "Decides shifts, sequences, noise and bootstrap.", ge=0, le=MAX_SEED)] = 0
     timeout_ms: TimeoutMs = None
+    format: Annotated[Literal["json", "png"], _option("format", "Form of the answer; png is a picture.")] = "json"
 
     def max_shifts(self) -> list[int]:
         """The shifts as numbers, in the order given."""
@@ -163,7 +164,6 @@ class UploadProbeOptions(ProbeOptions):
     ensemble_size: Annotated[
         int | None, _ensemble_size(f"Scale sequences, each used on every image; {UPLOAD_MEMBERS} when absent.")
     ] = None
-    format: Annotated[Literal["json"], _option("format", "Form of the answer.")] = "json"
 
 
 # Two numbers, said without `prefixItems`, which not every reader of OpenAPI knows.

@@ -1,13 +1,14 @@
 """`/v1/equivariance`: does the last map of a model move along when its input is shifted? (arXiv 2006.11120, Table 1)"""
 
 import time
+from collections.abc import Coroutine
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
 from torch import Tensor
 
 from ccnet.equivariance import ShiftSimilarity, SimilarityMap
-from service import schemas
+from service import drawing, schemas
 from service.checked import CheckedRoute
 from service.context import Service, open_service, request_id_of
 from service.engine import Probed
@@ -31,16 +32,20 @@ from service.waiting import TimeLeft, while_connected
 
 router = APIRouter(route_class=CheckedRoute, prefix="/v1/equivariance", tags=["equivariance"])
 
+AS_PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {drawing.MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}}}
+}
 OPTION_REFUSALS = (UnknownModel, TooLarge, OptionOutOfRange, QueueFull, NotReady, DeadlinePassed)
 
 
 @router.get(
     "",
     summary="Table 1 of a model",
-    responses=problem_responses(*OPTION_REFUSALS),
+    response_model=schemas.TableResponse,
+    responses=AS_PICTURE | problem_responses(*OPTION_REFUSALS),
     openapi_extra=described(schemas.TableOptions),
 )
-async def table(request: Request) -> schemas.TableResponse:
+async def table(request: Request) -> schemas.TableResponse | Response:
     """Cosine similarity of the last map before and after shifts of the input, for noise or for test images.
 
     Scale sequences are dealt out among the images, so that several cost no more passes than one.
@@ -59,7 +64,7 @@ async def table(request: Request) -> schemas.TableResponse:
     is_served = any(model is served for served in service.engine.models)  # it may have been replaced meanwhile
     for row in rows if is_served else ():
         service.metrics.equivariance.labels(model.name, options.input, str(row.max_shift)).set(row.cosine_mean)
-    return schemas.TableResponse(
+    answer = schemas.TableResponse(
         request_id=request_id_of(request),
         model=model.name,
         input=options.input,
@@ -68,15 +73,19 @@ async def table(request: Request) -> schemas.TableResponse:
         protocol=_protocol(rows, plan, options.input),
         timing_ms=_timing(started, decode_s, [outcome]),
     )
+    if options.format == "json":
+        return answer
+    return await _picture(request, service.workers.run(drawing.draw_table, answer), time_left)
 
 
 @router.post(
     "",
     summary="Probe images",
-    responses=problem_responses(Malformed, UnsupportedImage, *OPTION_REFUSALS),
+    response_model=schemas.ProbeResponse,
+    responses=AS_PICTURE | problem_responses(Malformed, UnsupportedImage, *OPTION_REFUSALS),
     openapi_extra=IMAGES_BODY | described(schemas.UploadProbeOptions),
 )
-async def probe(request: Request) -> schemas.ProbeResponse:
+async def probe(request: Request) -> schemas.ProbeResponse | Response:
     """Models side by side on the images of the request: Table 1's rows, and the cosine at every shift.
 
     Every image is measured under every scale sequence, so that few images give a steady answer.
@@ -95,13 +104,16 @@ async def probe(request: Request) -> schemas.ProbeResponse:
             passes = sum(_passes(plan, len(encoded)) for plan in plans)
             service.engine.check_probe(passes, _cost(len(encoded), plans), time_left.seconds)
             decode_s, outcomes = await while_connected(request, _probe(service, plans, encoded))
-    return schemas.ProbeResponse(
+    answer = schemas.ProbeResponse(
         request_id=request_id_of(request),
         samples=len(encoded),
         seed=options.seed,
         models=[outcome.value for outcome in outcomes],
         timing_ms=_timing(started, decode_s, outcomes),
     )
+    if options.format == "json":
+        return answer
+    return await _picture(request, service.workers.run(drawing.draw_maps, answer), time_left)
 
 
 _BLACK = "black, the ground on which a picture is centred when it is prepared"
@@ -111,6 +123,11 @@ _INPUTS = {
     "dataset": ("the first images of the test split, prepared as for classification", _BLACK),
     "upload": ("as uploaded, prepared as for classification", _BLACK),
 }
+
+
+async def _picture(request: Request, drawn: Coroutine[Any, Any, bytes], time_left: TimeLeft) -> Response:
+    async with time_left.limit():
+        return Response(await while_connected(request, drawn), media_type=drawing.MEDIA_TYPE)
 
 
 async def _table(
