@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 
 from service import drawing, schemas
+from tests.service.fakes import FakeModel
 from tests.service.pictures import grey
 
 TIMING = schemas.Timing(decode=0, queue=0, inference=0, total=0)
@@ -79,7 +81,8 @@ def test_a_table_of_one_row_and_one_without_an_interval_are_drawn():
         assert pixels(drawing.draw_table(answer)).std() > 0
 
 
-async def test_both_forms_of_the_probe_answer_a_picture_when_asked_by_the_option_alone(client):
+async def test_both_forms_of_the_probe_answer_a_picture_when_asked_by_the_option_alone(client, monkeypatch):
+    monkeypatch.setattr(FakeModel, "subject", property(lambda _: lambda x: avg_pool2d(x, 4)))  # maps of 8 x 8
     for accept in ("image/png", "application/json"):
         headers = {"Accept": accept}
         options: dict[str, Any] = {"model": "plain", "samples": 4, "max_shift": "1,2", "format": "png"}
