@@ -39,6 +39,7 @@ class Item:
 
 ITEMS = (
     Item("table_1", "Shift-equivariance of the last map", "Sec. 6, Table 1"),
+    Item("ensembles", "The power of scale ensembles, beside views of the input at equal passes", "Sec. 4 and 6"),
     Item("table_2", "The Internal-Nets: parameters, and the weights that they begin with", "Sec. A.1, Table 2"),
     Item("table_3", "The two networks layer by layer, and how they are trained", "Sec. A.2, Table 3"),
     Item("table_4", "Scale augmentations and the map sizes that they give", "Sec. A.2, Eq. 4, Table 4"),
