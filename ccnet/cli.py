@@ -15,9 +15,11 @@ import typer
 
 from ccnet import __version__
 from ccnet.cli_bench import bench
+from ccnet.cli_options import DataDirOption, DeviceOption, JsonOption, MaxNumeratorOption, SeedOption
 from ccnet.cli_paper import paper
+from ccnet.cli_probe import probe
 from ccnet.cli_remote import KeyOption, UrlOption, classify_remotely, require_one_place
-from ccnet.cli_runs import ENSEMBLE_SIZE, describe, draw_members, measure_shifts, run_members
+from ccnet.cli_runs import ENSEMBLE_SIZE, describe, draw_members, run_members
 from ccnet.cli_support import (
     Verbs,
     checkpoint_folder,
@@ -31,7 +33,6 @@ from ccnet.cli_support import (
     whole_numbers,
 )
 from ccnet.data import load_dataset
-from ccnet.equivariance import ShiftSimilarity
 from ccnet.errors import CcnetError, CheckpointError
 from ccnet.evaluation import evaluate as evaluate_checkpoint
 from ccnet.evaluation import takes_sequence, write_metrics
@@ -48,17 +49,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-CheckpointOption = Annotated[
-    str | None, typer.Option("--checkpoint", "-c", help="Checkpoint folder, or its name under CCNET_CHECKPOINTS.")
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N; auto takes a GPU when there is one.")]
-DataDirOption = Annotated[Path | None, typer.Option(help="Folder of the data set; default: the system's.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")]
-MaxNumeratorOption = Annotated[
-    int | None, number_option(least=1, text="Largest numerator of a scale (conditioned); default: no limit.")
-]
-SeedOption = Annotated[int | None, number_option(text="Of the drawn sequences; drawn anew when absent, and shown.")]
 
 
 def main() -> None:
@@ -180,55 +170,7 @@ def sequences(
         )
 
 
-@app.command()
-def probe(
-    checkpoints: Annotated[
-        list[str] | None, typer.Option("--checkpoint", "-c", help="Checkpoint; repeat to compare several.")
-    ] = None,
-    source: Annotated[str, typer.Option("--input", help="noise, or the name of a data set.")] = "noise",
-    max_shift: Annotated[str, typer.Option(help="Largest shifts in px, comma separated.")] = "2,4,6",
-    samples: Annotated[int, number_option(least=1, text="Images measured.")] = 200,
-    seed: Annotated[int, number_option(text="Of shifts, noise and sequences.")] = 0,
-    data_dir: DataDirOption = None,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Measure shift-equivariance as in Table 1 (docs/equivariance.md says how)."""
-    shifts = whole_numbers(max_shift, "max shifts")
-    report: list[tuple[str, list[ShiftSimilarity], str]] = []
-    names: list[str | None] = list(checkpoints) if checkpoints else [None]
-    for name in names:
-        loaded = open_checkpoint(name, device)
-        shown = loaded.name if len(names) == 1 else str(name)  # two runs may have one name
-        report.append((shown, *measure_shifts(loaded, shown, source, shifts, samples, seed, data_dir)))
-    if as_json:
-        print_json(
-            [
-                {
-                    "model": name,
-                    "input": source,
-                    "rows": [row.row() for row in rows],
-                    "protocol": rows[0].protocol | {"fill_means": entering},
-                }
-                for name, rows, entering in report
-            ]
-        )
-        return
-    print_table(
-        f"{source}, {samples} images",
-        ("model", "max shift", "cosine", "95% interval", "same label"),
-        [
-            (
-                name,
-                f"±{row.max_shift}",
-                f"{row.cosine_mean:.3f}",
-                f"{row.ci95[0]:.3f} to {row.ci95[1]:.3f}",
-                "-" if row.consistency is None else f"{row.consistency:.1%}",
-            )
-            for name, rows, _ in report
-            for row in rows
-        ],
-    )
+app.command()(probe)
 
 
 @app.command()

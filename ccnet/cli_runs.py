@@ -1,6 +1,7 @@
 """What `ccnet classify` and `ccnet probe` do behind their options: passes over pictures, with a progress bar."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from ccnet.checkpoint import Checkpoint
 from ccnet.cli_support import progress
 from ccnet.data import load_dataset
 from ccnet.ensemble import EnsembleOutput, ScaleEnsemble, aggregate_logits
-from ccnet.equivariance import ShiftSimilarity, noise_images, table1
+from ccnet.equivariance import ShiftReport, ShiftSimilarity, noise_images, shift_grid, shift_report, table1
+from ccnet.equivariance.measure import OnProgress
+from ccnet.equivariance.protocol import Border
 from ccnet.errors import CcnetError
 from ccnet.models import CCNet
+from ccnet.progress import ProgressReport
 from ccnet.sequences import ScaleSequence
 
 ENSEMBLE_SIZE = 4  # members where none are asked for
@@ -77,30 +81,65 @@ def measure_shifts(
     samples: int,
     seed: int,
     data_dir: Path | None,
+    border: Border = "zero",
 ) -> tuple[list[ShiftSimilarity], str]:
     """(the rows of Table 1, what enters a shifted image in words)."""
-    images, fill, entering = probe_images(checkpoint, source, samples, seed, data_dir)
-    members = None
-    if isinstance(checkpoint.model, CCNet):
-        members = ScaleEnsemble(checkpoint.model, **checkpoint.sampler).sample(PROBE_SEQUENCES, seed)
-    reached = 0
-    with progress(f"probing {shown}", samples * len(shifts), "pairs") as report:
-
-        def on_progress(done: int, _: int) -> None:
-            nonlocal reached
-            report.advance(done - reached)
-            reached = done
-
+    images, _, fill, entering = probe_images(checkpoint, source, samples, seed, data_dir)
+    with progress(f"probing {shown}", samples * len(shifts), "pairs") as bar:
         rows = table1(
-            checkpoint.model, images, shifts, sequences=members, seed=seed, fill=fill, on_progress=on_progress
-        )
-    return rows, entering
+            checkpoint.model, images, shifts, sequences=_probe_members(checkpoint, seed), seed=seed, border=border,
+            fill=fill, on_progress=_advancing(bar),
+        )  # fmt: skip
+    return rows, _entering(border, entering)
+
+
+def measure_all_shifts(
+    checkpoint: Checkpoint,
+    shown: str,
+    source: str,
+    max_shift: int,
+    step: Fraction,
+    border: Border,
+    samples: int,
+    seed: int,
+    data_dir: Path | None,
+) -> tuple[ShiftReport, str]:
+    """(all measures at every shift of a grid, what enters a shifted image in words)."""
+    images, labels, fill, entering = probe_images(checkpoint, source, samples, seed, data_dir)
+    shifts = shift_grid(max_shift, step)
+    with progress(f"probing {shown}", samples * len(shifts), "pairs") as bar:
+        report = shift_report(
+            checkpoint.model, images, shifts, labels=labels, sequences=_probe_members(checkpoint, seed), seed=seed,
+            border=border, fill=fill, on_progress=_advancing(bar),
+        )  # fmt: skip
+    return report, _entering(border, entering)
+
+
+def _probe_members(checkpoint: Checkpoint, seed: int) -> tuple[ScaleSequence, ...] | None:
+    if not isinstance(checkpoint.model, CCNet):
+        return None
+    return ScaleEnsemble(checkpoint.model, **checkpoint.sampler).sample(PROBE_SEQUENCES, seed)
+
+
+def _advancing(bar: ProgressReport) -> OnProgress:
+    reached = 0
+
+    def on_progress(done: int, _: int) -> None:
+        nonlocal reached
+        bar.advance(done - reached)
+        reached = done
+
+    return on_progress
+
+
+def _entering(border: Border, under_zero: str) -> str:
+    return under_zero if border == "zero" else f"nothing: no value enters under border {border}"
 
 
 def probe_images(
     checkpoint: Checkpoint, source: str, samples: int, seed: int, data_dir: Path | None
-) -> tuple[Tensor, float | tuple[float, ...], str]:
-    """(prepared images, the value that enters when they are shifted, that value in words).
+) -> tuple[Tensor, Tensor | None, float | tuple[float, ...], str]:
+    """(prepared images, their labels or None, the value that enters when they are shifted, that value in words).
 
     Raises:
         CcnetError: the data set cannot be read, or has fewer images.
@@ -108,9 +147,10 @@ def probe_images(
     preprocessing = checkpoint.preprocessing
     if source == "noise":
         shape = (preprocessing.channels, *preprocessing.input_size)
-        return noise_images(samples, shape, seed).to(checkpoint.device), 0.0, "0, the mean of the noise"
-    images = load_dataset(source, "test", data_dir).images
-    if samples > len(images):
-        raise CcnetError(f"--samples {samples} was given; the test split of {source} has {len(images)} images")
+        return noise_images(samples, shape, seed).to(checkpoint.device), None, 0.0, "0, the mean of the noise"
+    dataset = load_dataset(source, "test", data_dir)
+    if samples > len(dataset):
+        raise CcnetError(f"--samples {samples} was given; the test split of {source} has {len(dataset)} images")
     black = "black, the ground on which a picture is centred when it is prepared"
-    return checkpoint.preprocess(images[:samples]), preprocessing.black, black
+    labels = torch.from_numpy(dataset.labels[:samples]) if dataset.classes == tuple(checkpoint.labels) else None
+    return checkpoint.preprocess(dataset.images[:samples]), labels, preprocessing.black, black

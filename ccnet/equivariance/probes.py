@@ -65,12 +65,12 @@ def shift_similarity(
     """
     protocol = Protocol(**choices)
     subject = Subject(model_or_features)
-    _require_images(images, max_shift, seed=seed, batch_size=batch_size)
+    require_images(images, max_shift, protocol, seed=seed, batch_size=batch_size)
     if samples is not None:
         require_whole("samples", samples, least=1)
     pairs = len(images) if samples is None else samples
     groups = subject.groups(
-        sequences, ensemble_size=ensemble_size, seed=seed, members=protocol.members, in_size=_size(images)
+        sequences, ensemble_size=ensemble_size, seed=seed, members=protocol.members, in_size=seen_size(images, protocol)
     )
     shift = draw_shifts(pairs, max_shift, seed=seed, include_zero=protocol.include_zero)
     plan = Plan.deal(torch.arange(pairs) % len(images), shift, len(images), len(groups), protocol)
@@ -93,7 +93,7 @@ def shift_similarity(
         per_image=none_for_nan(mean_by(image, cosine, min(pairs, len(images)))),
         sequence_means=none_for_nan(sequence_means),
         sequence_std=_spread(sequence_means),
-        protocol=_describe(protocol, groups, seed=seed, images=images) | {"bootstrap_resamples": BOOTSTRAP_RESAMPLES},
+        protocol=describe(protocol, groups, seed=seed, images=images) | {"bootstrap_resamples": BOOTSTRAP_RESAMPLES},
     )
 
 
@@ -162,9 +162,9 @@ def similarity_map(
     """
     protocol = Protocol(**choices)
     subject = Subject(model_or_features)
-    _require_images(images, max_shift, seed=seed, batch_size=batch_size)
+    require_images(images, max_shift, protocol, seed=seed, batch_size=batch_size)
     groups = subject.groups(
-        sequences, ensemble_size=ensemble_size, seed=seed, members=protocol.members, in_size=_size(images)
+        sequences, ensemble_size=ensemble_size, seed=seed, members=protocol.members, in_size=seen_size(images, protocol)
     )
     side, count = 2 * max_shift + 1, len(images)
     steps = torch.arange(-max_shift, max_shift + 1)
@@ -184,7 +184,7 @@ def similarity_map(
         cosine=tuple(values[start : start + side] for start in range(0, side * side, side)),
         samples=len(cosine),
         skipped=int(cosine.isnan().sum()),
-        protocol=_describe(protocol, groups, seed=seed, images=images)
+        protocol=describe(protocol, groups, seed=seed, images=images)
         | {"shift": "every whole px of [-max_shift, max_shift]^2 once for each image", "include_zero": True},
     )
 
@@ -206,26 +206,35 @@ def noise_images(n: int, shape: tuple[int, int, int], seed: int = 0) -> Tensor:
     return torch.randn(n, *shape, generator=torch.Generator().manual_seed(seed))
 
 
-def _require_images(images: object, max_shift: int, *, seed: int, batch_size: int) -> None:
+def require_images(images: object, max_shift: int, protocol: Protocol, *, seed: int, batch_size: int) -> None:
+    """Raise `CcnetError` for images, a largest shift, a seed or a batch size that no probe can work with."""
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) == 0 or not images.is_floating_point():
         given = f"{images.dtype} {list(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise CcnetError(f"images are a float tensor [N, C, H, W] with N >= 1, already preprocessed; got {given}")
     require_whole("max_shift", max_shift, least=0)
     require_whole("batch_size", batch_size, least=1)
     require_whole("seed", seed, least=0)
-    if max_shift >= min(_size(images)):
-        height, width = _size(images)
+    height, width = seen_size(images, protocol)
+    if min(height, width) < 1:
+        raise CcnetError(
+            f"a margin of {protocol.margin} px leaves nothing of images of {images.shape[2]} x {images.shape[3]} px"
+        )
+    if max_shift >= min(height, width):
         raise CcnetError(
             f"max_shift {max_shift} would push a {height} x {width} image out of itself; "
             f"allowed are 0 to {min(height, width) - 1}"
         )
+    if protocol.border == "crop" and max_shift > protocol.margin:
+        raise CcnetError(f"max_shift {max_shift} leaves a margin of {protocol.margin} px; give a larger margin")
 
 
-def _size(images: Tensor) -> tuple[int, int]:
-    return images.shape[2], images.shape[3]
+def seen_size(images: Tensor, protocol: Protocol) -> tuple[int, int]:
+    """What the model sees of the images, px."""
+    return images.shape[2] - 2 * protocol.margin, images.shape[3] - 2 * protocol.margin
 
 
-def _describe(protocol: Protocol, groups: list[Group], *, seed: int, images: Tensor) -> dict[str, object]:
+def describe(protocol: Protocol, groups: list[Group], *, seed: int, images: Tensor) -> dict[str, object]:
+    """The protocol with what was measured, as JSON values."""
     used = [str(sequence) for group in groups for sequence in group if sequence is not None]
     return protocol.describe() | {
         "sequences": used,

@@ -113,13 +113,25 @@ def bootstrap_interval(image: Tensor, values: Tensor, *, seed: int) -> tuple[flo
     _, owner = torch.unique(image, return_inverse=True)
     images = int(owner.max()) + 1
     sums = torch.zeros(images, dtype=torch.float64).index_add_(0, owner, values)
-    counts = torch.bincount(owner, minlength=images).double()
+    return bootstrap_ratio(sums, torch.bincount(owner, minlength=images).double(), seed=seed)
+
+
+def bootstrap_ratio(numerator: Tensor, denominator: Tensor, *, seed: int) -> tuple[float, float]:
+    """95% percentile interval of sum(numerator) / sum(denominator) when images are drawn anew.
+
+    Args:
+        numerator, denominator: float64 [images], not negative; images that hold nothing are left out.
+        seed: of the resampling.
+    """
+    present = (numerator != 0) | (denominator != 0)
+    numerator, denominator = numerator[present], denominator[present]
+    images = len(numerator)
     generator = torch.Generator().manual_seed(seed)
-    means = []
+    ratios = []
     for _ in range(BOOTSTRAP_RESAMPLES):
         drawn = torch.randint(images, (images,), generator=generator)
-        means.append(sums[drawn].sum() / counts[drawn].sum())
-    low, high = torch.quantile(torch.stack(means), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        ratios.append(numerator[drawn].sum() / denominator[drawn].sum())
+    low, high = torch.quantile(torch.stack(ratios), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 
 

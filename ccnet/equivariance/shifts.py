@@ -1,4 +1,4 @@
-"""Shifting images by whole pixels, and feature maps back by fractions of one.
+"""Shifting images by whole pixels (by fractions: `subpixel`), and feature maps back by fractions of one.
 
 Sign, once for all: a shift (dy, dx) moves the content *down* by dy and to the *right* by dx,
 
@@ -8,7 +8,8 @@ A network of total scale s that is equivariant moves its map by (s dy, s dx), an
 
     aligned[i, j] = map(i + s dy, j + s dx),
 
-where map(.) between pixels is Keys' cubic convolution. It is separable: one small matrix per axis and sample.
+where map(.) between pixels is Keys' cubic convolution, or its Fourier series. Both are separable: one small matrix per
+axis and sample.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ccnet.equivariance.protocol import Border, Outside, require_whole
+from ccnet.equivariance.protocol import Border, Outside, Undo, require_whole
+from ccnet.equivariance.subpixel import axis_matrix, shift_subpixel
 from ccnet.errors import CcnetError
 
 
@@ -51,24 +53,38 @@ def draw_shifts(pairs: int, max_shift: int, *, seed: int, include_zero: bool = T
 
 
 def shift_images(
-    images: Tensor, dy: Tensor, dx: Tensor, *, border: Border = "zero", fill: float | Sequence[float] = 0.0
+    images: Tensor,
+    dy: Tensor,
+    dx: Tensor,
+    *,
+    border: Border = "zero",
+    fill: float | Sequence[float] = 0.0,
+    margin: int = 0,
 ) -> Tensor:
-    """Each image moved down by its dy and right by its dx whole pixels.
+    """Each image moved down by its dy and right by its dx pixels.
 
     Args:
         images: [N, C, H, W].
-        dy, dx: int64 [N], input px.
+        dy, dx: [N], input px; numbers that are not whole interpolate (`subpixel`).
         border: what enters, for 1 px to the right: "zero" abcd -> zabc with z = `fill`, "circular" abcd -> dabc,
-            "reflect" abcd -> babc.
+            "reflect" abcd -> babc, "crop" [a]bcd[e] -> abc with a margin of 1.
         fill: z, one number or one a channel, in the units of `images`.
+        margin: px on each side that only border "crop" shows.
 
     Returns:
-        [N, C, H, W].
+        [N, C, H - 2 margin, W - 2 margin].
 
     Raises:
-        CcnetError: `fill` has another number of values than the images channels, or a reflected shift as large as
-            the image.
+        CcnetError: `fill` has another number of values than the images channels, or a shift that reaches beyond a
+            reflected image or a crop's margin.
     """
+    if dy.is_floating_point() or dx.is_floating_point():
+        if bool((dy != dy.round()).any()) or bool((dx != dx.round()).any()):
+            values = _fill_of_channels(fill, images).expand(1, images.shape[1], 1, 1)
+            return shift_subpixel(images, dy, dx, border=border, fill=values, margin=margin)
+        dy, dx = dy.long(), dx.long()
+    if margin:
+        return _crop(images, dy, dx, margin)
     height, width = images.shape[-2:]
     rows = torch.arange(height, device=images.device) - dy.to(images.device)[:, None]  # [N, H], source row
     columns = torch.arange(width, device=images.device) - dx.to(images.device)[:, None]  # [N, W], source column
@@ -81,14 +97,17 @@ def shift_images(
     return torch.where(inside, moved, _fill_of_channels(fill, images))
 
 
-def shift_map_back(features: Tensor, dy: Tensor, dx: Tensor, *, a: float = -0.5, outside: Outside = "edge") -> Tensor:
-    """Undo a shift of feature maps: aligned[i, j] = map(i + dy, j + dx) by separable cubic convolution.
+def shift_map_back(
+    features: Tensor, dy: Tensor, dx: Tensor, *, a: float = -0.5, outside: Outside = "edge", undo: Undo = "cubic"
+) -> Tensor:
+    """Undo a shift of feature maps: aligned[i, j] = map(i + dy, j + dx).
 
     Args:
         features: [N, C, h, w].
         dy, dx: [N], shift of each map in *map* px (input px times the total scale), any real number.
         a: Keys' parameter.
         outside: what is read beyond the rim.
+        undo: "cubic", Keys' convolution, or "ideal", the Fourier series of a map that goes round.
 
     Returns:
         [N, C, h, w], of the dtype of `features`; a shift of 0 returns the same values.
@@ -96,8 +115,12 @@ def shift_map_back(features: Tensor, dy: Tensor, dx: Tensor, *, a: float = -0.5,
     Source: arXiv 2006.11120, Sec. 6 (ii); Keys, "Cubic convolution interpolation for digital image processing", 1981.
     """
     height, width = features.shape[-2:]
-    vertical = cubic_matrix(dy, height, a=a, outside=outside).to(features)
-    horizontal = cubic_matrix(dx, width, a=a, outside=outside).to(features)
+    if undo == "ideal":
+        vertical, horizontal = axis_matrix(-dy, height, "circular"), axis_matrix(-dx, width, "circular")
+    else:
+        vertical = cubic_matrix(dy, height, a=a, outside=outside)
+        horizontal = cubic_matrix(dx, width, a=a, outside=outside)
+    vertical, horizontal = vertical.to(features), horizontal.to(features)
     return torch.einsum("nik,nckl,njl->ncij", vertical, features, horizontal)
 
 
@@ -132,6 +155,18 @@ def _keys(distance: Tensor, a: float) -> Tensor:
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = a * (d - 1) * (d - 2) * (d - 2)  # a d^3 - 5a d^2 + 8a d - 4a, factored: an exact 0 at 1 and 2 for any a
     return torch.where(d < 1, near, torch.where(d < 2, far, 0.0))
+
+
+def _crop(images: Tensor, dy: Tensor, dx: Tensor, margin: int) -> Tensor:
+    """The window that a shift moves over an image that is larger by `margin` on each side."""
+    for shift in (dy, dx):
+        if int(shift.abs().max()) > margin:
+            raise CcnetError(f"a shift of {int(shift.abs().max())} px leaves a margin of {margin} px; shift less")
+    height, width = images.shape[-2:]
+    rows = torch.arange(margin, height - margin, device=images.device) - dy.to(images.device)[:, None]
+    columns = torch.arange(margin, width - margin, device=images.device) - dx.to(images.device)[:, None]
+    sample = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.movedim(1, 3)[sample, rows[:, :, None], columns[:, None, :]].movedim(3, 1)
 
 
 def _source_index(source: Tensor, size: int, border: Border) -> Tensor:

@@ -1,10 +1,10 @@
-"""The model under test, whatever its kind, seen as one thing: images and scale sequences -> map and label.
+"""The model under test, whatever its kind, seen as one thing: images and scale sequences -> map and logits.
 
 Four kinds are taken:
 - an object whose `maps_and_logits(x, sequence)`, or `maps_and_logits(x)`, gives both in one pass;
 - a CCNet-like module: `features(x, sequence)` gives the last convolution's map, `model(x, sequence)` the logits;
 - a ConvNet-like module: `features(x)` and `model(x)`;
-- any callable x -> [N, C, h, w]: a map and no label.
+- any callable x -> [N, C, h, w]: a map and no logits.
 """
 
 import inspect
@@ -76,7 +76,7 @@ class Subject:
         return [tuple(sequences)] if members == "ensemble" else [(sequence,) for sequence in sequences]
 
     def __call__(self, images: Tensor, group: Group) -> tuple[Tensor, Tensor | None]:
-        """Maps, float64 [N, C, h, w] on the CPU, and predicted classes, [N] or None; means over the group's members.
+        """Maps [N, C, h, w] and logits [N, classes] or None, float64 on the CPU; means over the group's members.
 
         Raises:
             CcnetError: the map is not [N, C, h, w], or not finite.
@@ -86,7 +86,7 @@ class Subject:
         mean_map = torch.stack(maps).mean(dim=0)
         if not self.has_labels:
             return mean_map, None
-        return mean_map, torch.stack(logits).mean(dim=0).argmax(dim=1)
+        return mean_map, torch.stack(logits).mean(dim=0)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

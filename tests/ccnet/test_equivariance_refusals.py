@@ -20,7 +20,7 @@ from tests.ccnet.shift_controls import CircularNet, SequenceNet, images
         ({"samples": 0}, "samples is a whole number of at least 1"),
         ({"batch_size": 0}, "batch_size is a whole number of at least 1"),
         ({"seed": -3}, "seed is a whole number of at least 0"),
-        ({"border": "wrap"}, "border is one of 'zero', 'circular', 'reflect'; got 'wrap'"),
+        ({"border": "wrap"}, "border is one of 'zero', 'circular', 'reflect', 'crop'; got 'wrap'"),
         ({"outside": "mirror"}, "outside is one of None, 'edge', 'zero', 'circular'"),
         ({"cosine": "mean"}, "cosine is one of"),
         ({"members": "all"}, "members is one of"),

@@ -1,6 +1,7 @@
-"""`ccnet probe`: Table 1 as the library measures it."""
+"""`ccnet probe`: Table 1, and the report, as the library measures them."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from ccnet import sample_scale_sequences
 from ccnet.checkpoint import Checkpoint
 from ccnet.data import load_dataset
-from ccnet.equivariance import noise_images, table1
+from ccnet.equivariance import noise_images, shift_grid, shift_report, table1
 from tests.ccnet.cli.calls import DATA, DISTRIBUTION, SAMPLE, assert_refused, parsed, run, said
 
 
@@ -55,4 +56,41 @@ def test_checkpoints_are_compared_under_what_they_were_called(folder: Path) -> N
     ids=str,
 )
 def test_bad_options_are_refused_in_one_line(options: list[object], words: list[str]) -> None:
+    assert_refused(run("probe", "-c", "tiny-convnet", *options), *words)
+
+
+def test_a_report_is_what_the_library_reports(ccnet: Checkpoint) -> None:
+    options = ("--report", "--max-shift", 1, "--step", "1/2", "--border", "circular", "--samples", 2, "--seed", 4)
+    (answer,) = parsed("probe", "-c", "tiny-ccnet", *options)
+    members = sample_scale_sequences(8, seed=4, std=DISTRIBUTION["std"])  # type: ignore[arg-type]
+    wanted = shift_report(
+        ccnet.model,
+        noise_images(2, (1, 32, 32), 4),
+        shift_grid(1, Fraction(1, 2)),
+        sequences=members,
+        seed=4,
+        border="circular",
+    )
+    assert answer["measures"] == json.loads(json.dumps(wanted.as_json()))["measures"]
+    assert len(answer["per_shift"]) == 25
+    assert answer["protocol"]["fill_means"] == "nothing: no value enters under border circular"
+
+
+def test_a_report_stands_beside_that_of_another_model() -> None:
+    text = said("probe", "--report", "-c", "tiny-ccnet", "-c", "tiny-convnet", "--max-shift", 1, "--samples", 2)
+    for shown in ("tiny-ccnet", "tiny-convnet", "feature SNR", "pairwise", "9 shifts"):
+        assert shown in text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--report", "--max-shift", "1,2"), ("--report", "1,2")),
+        (("--report", "--step", "0"), ("step above 0",)),
+        (("--report", "--step", "half"), ("--step half", "1/2")),
+        (("--step", "1/2"), ("--report",)),
+        (("--border", "wrap"), ("wrap", "circular")),
+    ],
+)
+def test_options_of_a_report_that_cannot_be_are_refused(options: tuple[str, ...], words: tuple[str, ...]) -> None:
     assert_refused(run("probe", "-c", "tiny-convnet", *options), *words)
