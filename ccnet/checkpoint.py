@@ -203,7 +203,7 @@ def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> C
         raise CheckpointError(
             f"{folder / CONFIG_FILE}: {len(config['labels'])} labels for a network of {model.config['classes']} classes"
         )
-    weights = _read_weights(folder / WEIGHTS_FILE, model.state_dict())
+    weights = read_weights(folder / WEIGHTS_FILE, model.state_dict())
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(False).eval().to(device)
     return Checkpoint(config["name"], model, tuple(config["labels"]), config, preprocessing, torch.device(device))
@@ -215,17 +215,8 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     Raises:
         CheckpointError: the folder or a file is missing, or the config is not one.
     """
-    folder = Path(folder)
-    _check_files(folder)
-    path = folder / CONFIG_FILE
-    if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes; at most {_MAX_CONFIG_BYTES:,} are read")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(f"{path} holds a {type(config).__name__}; a JSON object is needed")
+    config = read_json(folder)
+    path = Path(folder) / CONFIG_FILE
     for key, kind in _REQUIRED.items():
         if key not in config:
             raise CheckpointError(f"{path} has no {key!r}; needed are {', '.join(_REQUIRED)}")
@@ -238,6 +229,26 @@ def read_config(folder: Path | str) -> dict[str, Any]:
         )
     if not config["labels"] or not all(isinstance(label, str) for label in config["labels"]):
         raise CheckpointError(f"{path}: 'labels' must be a list of names, at least one; it is {config['labels']!r}")
+    return config
+
+
+def read_json(folder: Path | str) -> dict[str, Any]:
+    """The object in the config.json of a folder that holds a config and weights; what it says is not looked at.
+
+    Raises:
+        CheckpointError: the folder or a file is missing, too long, or no JSON object.
+    """
+    folder = Path(folder)
+    _check_files(folder)
+    path = folder / CONFIG_FILE
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise CheckpointError(f"{path} has {path.stat().st_size:,} bytes; at most {_MAX_CONFIG_BYTES:,} are read")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path} holds a {type(config).__name__}; a JSON object is needed")
     return config
 
 
@@ -288,7 +299,7 @@ def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+def read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """Every tensor in float32, once names and shapes have been found equal to `expected`."""
     try:
         with safe_open(path, framework="pt") as stream:

@@ -111,6 +111,7 @@ class AxisGrid:
         starts: for each output pixel n, the first input pixel of its window (below 0 and beyond the end: padding).
         offsets: for each phase, g_n minus the centre of its window, in (-1/2, 1/2]; `offsets[n % period]` is n's.
         step: q, input px between the windows of neighbouring outputs of one phase.
+        first: where output 0 looks, 2p g_0: p(in - 1) - q(out - 1) by Eq. 2, something else in a `part`.
     """
 
     in_size: int
@@ -120,6 +121,7 @@ class AxisGrid:
     starts: tuple[int, ...]
     offsets: tuple[Fraction, ...]
     step: int
+    first: int
 
     @staticmethod
     def make(in_size: int, out_size: int | None, scale: Scale, kernel_size: int) -> "AxisGrid":
@@ -127,7 +129,38 @@ class AxisGrid:
         exact = exact_scale(scale)
         in_size = _size("in_size", in_size)
         out_size = _size("out_size", math.ceil(exact * in_size) if out_size is None else out_size)
-        return _make(in_size, out_size, exact, _size("kernel_size", kernel_size))
+        p, q = exact.numerator, exact.denominator
+        first = p * (in_size - 1) - q * (out_size - 1)
+        return _make(in_size, out_size, exact, _size("kernel_size", kernel_size), first)
+
+    @staticmethod
+    def of_key(key: tuple[int, int, int, int, int, int]) -> "AxisGrid":
+        """The grid of a `key`."""
+        in_size, out_size, numerator, denominator, kernel_size, first = key
+        return _make(in_size, out_size, Fraction(numerator, denominator), kernel_size, first)
+
+    def part(self, outputs: range, inputs: range) -> "AxisGrid":
+        """The grid of some outputs over some inputs, each of which keeps its place: what a tile of an image needs.
+
+        Args:
+            outputs: px of this grid's output, in steps of 1; they become 0, 1, ...
+            inputs: px of its input, in steps of 1, which may begin before and end behind it; they become 0, 1, ...
+
+        Returns:
+            A grid whose output n looks at the very coordinates that `outputs[n]` looks at here. Eq. 2 centres a grid
+            by its sizes, so that no sizes alone could say this.
+
+        Raises:
+            CcnetError: outputs that this grid has not, or an empty range.
+        """
+        if outputs.step != 1 or inputs.step != 1 or not (0 <= outputs.start < outputs.stop <= self.out_size and inputs):
+            raise CcnetError(
+                f"a part is made of one or more of the outputs 0 to {self.out_size - 1} and one or more inputs, in "
+                f"steps of 1; got {outputs} of {inputs}"
+            )
+        p, q = self.scale.numerator, self.scale.denominator
+        first = self.first + 2 * q * outputs.start - 2 * p * inputs.start
+        return _make(_size("inputs", len(inputs)), len(outputs), self.scale, self.kernel_size, first)
 
     @property
     def period(self) -> int:
@@ -135,9 +168,9 @@ class AxisGrid:
         return len(self.offsets)
 
     @property
-    def key(self) -> tuple[int, int, int, int, int]:
+    def key(self) -> tuple[int, int, int, int, int, int]:
         """What the grid follows from, quicker to hash than the grid itself."""
-        return self.in_size, self.out_size, self.scale.numerator, self.scale.denominator, self.kernel_size
+        return self.in_size, self.out_size, self.scale.numerator, self.scale.denominator, self.kernel_size, self.first
 
     @property
     def pad_before(self) -> int:
@@ -161,17 +194,17 @@ class AxisGrid:
 
 
 @lru_cache(maxsize=4096)
-def _make(in_size: int, out_size: int, scale: Fraction, kernel_size: int) -> AxisGrid:
+def _make(in_size: int, out_size: int, scale: Fraction, kernel_size: int, first: int) -> AxisGrid:
     p, q = scale.numerator, scale.denominator
     period = min(p, out_size)
     # All in units of 1 / 2p: whole numbers are several times faster than fractions.
     unit = 2 * p
-    grid = [2 * n * q + p * (in_size - 1) - q * (out_size - 1) for n in range(period)]
+    grid = [2 * n * q + first for n in range(period)]
     windows = [-((p * kernel_size - g) // unit) for g in grid]  # ceil(g - K/2)
     starts = tuple(windows[n % period] + n // period * q for n in range(out_size))
     centre = p * (kernel_size - 1)
     offsets = tuple(Fraction(g - start * unit - centre, unit) for g, start in zip(grid, windows, strict=True))
-    return AxisGrid(in_size, out_size, scale, kernel_size, starts, offsets, q)
+    return AxisGrid(in_size, out_size, scale, kernel_size, starts, offsets, q, first)
 
 
 def _size(name: str, value: int) -> int:

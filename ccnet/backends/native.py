@@ -10,7 +10,6 @@ float32 and float64; smaller floating point types are computed in float32.
 
 import ctypes
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -192,7 +191,7 @@ def describe_layer(
         weights: packed, or what the kernels generate them from in every call; of the dtype of images.
         bias: [panels * 16] of that dtype, or None for the packed net's own.
     """
-    axes = _describe_axis(*vertical.key), _describe_axis(*horizontal.key)
+    axes = _describe_axis(vertical.key), _describe_axis(horizontal.key)
     layer = Layer(
         in_h=vertical.in_size, in_w=horizontal.in_size, c_in=channels[0],
         out_h=vertical.out_size, out_w=horizontal.out_size, c_out=channels[1],
@@ -219,10 +218,10 @@ class _Axis(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _describe_axis(in_size: int, out_size: int, numerator: int, denominator: int, kernel_size: int) -> _Axis:
+def _describe_axis(key: tuple[int, int, int, int, int, int]) -> _Axis:
     """The axis of a grid's `key`. Windows wholly outside the image are all alike, however far they are."""
-    grid = AxisGrid.make(in_size, out_size, Fraction(numerator, denominator), kernel_size)
-    starts = [max(-kernel_size, min(start, in_size)) for start in grid.starts]
+    grid = AxisGrid.of_key(key)
+    starts = [max(-grid.kernel_size, min(start, grid.in_size)) for start in grid.starts]
     with torch.inference_mode(False):
         return _Axis(
             torch.tensor(starts, dtype=torch.int32, device="cpu"),
