@@ -15,8 +15,8 @@ class AssessmentOptions:
     """The questions, and how much is spent on the answers.
 
     Attributes:
-        sizes: ensemble sizes k, each at least 1; also the numbers of views. Kept in rising order, each once, and with 1,
-            which all others are compared with.
+        sizes: ensemble sizes k, each at least 1; also the numbers of views. Kept in rising order, each once, and 1 with
+            them, which all others are compared with.
         draws: sequences measured alone, and subsets of the pool measured for each k.
         pool: sequences drawn in all, None for the larger of `draws` and the largest size. It costs its size in passes
             an image; twice the largest size keeps the spread of large ensembles honest.
