@@ -126,6 +126,8 @@ def _array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[Any]:
         shape, fortran, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(stream)
         if dtype.hasobject or dtype.kind not in "iuU":
             raise ValueError(f"{name} is {dtype}; arrays of whole numbers and of text are read")
+        if min(shape, default=0) < 0:
+            raise ValueError(f"{name} {list(shape)} has a negative size")
         announced = dtype.itemsize
         for size in shape:
             announced *= size
