@@ -15,6 +15,7 @@ import typer
 
 from ccnet import __version__
 from ccnet.cli_bench import bench
+from ccnet.cli_evaluate import evaluate
 from ccnet.cli_options import DataDirOption, DeviceOption, JsonOption, MaxNumeratorOption, SeedOption
 from ccnet.cli_paper import paper
 from ccnet.cli_probe import probe
@@ -22,7 +23,6 @@ from ccnet.cli_remote import KeyOption, UrlOption, classify_remotely, require_on
 from ccnet.cli_runs import ENSEMBLE_SIZE, describe, draw_members, run_members
 from ccnet.cli_support import (
     Verbs,
-    checkpoint_folder,
     checkpoint_folders,
     checkpoints_root,
     describe_checkpoint,
@@ -30,17 +30,12 @@ from ccnet.cli_support import (
     open_checkpoint,
     print_json,
     print_table,
-    whole_numbers,
 )
-from ccnet.data import load_dataset
 from ccnet.errors import CcnetError, CheckpointError
-from ccnet.evaluation import evaluate as evaluate_checkpoint
-from ccnet.evaluation import takes_sequence, write_metrics
 from ccnet.pictures import read_picture
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
 
 MAX_ENSEMBLE_SIZE = 64  # as over HTTP
-EVALUATED_SIZES = "1,2,3,4,8"
 
 app = typer.Typer(
     cls=Verbs,
@@ -226,63 +221,7 @@ def train(
         raise typer.Exit(130)
 
 
-@app.command()
-def evaluate(
-    checkpoint: Annotated[str | None, typer.Argument(help="Checkpoint folder or name.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set; default: the checkpoint's own.")] = None,
-    data_dir: DataDirOption = None,
-    sizes: Annotated[
-        str | None, typer.Option(help=f"Ensemble sizes, comma separated; default: {EVALUATED_SIZES}.")
-    ] = None,
-    draws: Annotated[int, number_option(least=1, text="Sequences, and ensembles of each size.")] = 10,
-    pool: Annotated[
-        int | None,
-        number_option(
-            least=1,
-            text="Sequences drawn in all, of which ensembles are subsets: 20 keep the std of 8 members honest. "
-            "Default: the larger of --draws and the largest size.",
-        ),
-    ] = None,
-    views: Annotated[
-        bool, typer.Option("--views", help="Also averages over mirrored and moved views, at as many passes.")
-    ] = False,
-    limit: Annotated[int | None, number_option(least=1, text="Only the first images of the test set.")] = None,
-    seed: Annotated[int, number_option(text="Of the drawn sequences.")] = 0,
-    device: DeviceOption = "auto",
-    write: Annotated[
-        bool, typer.Option("--write", help="Write the result into the checkpoint's config and card.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Accuracy with one sequence and with ensembles, on a test set."""
-    wanted = whole_numbers(sizes or EVALUATED_SIZES, "ensemble sizes")
-    loaded, folder = open_checkpoint(checkpoint, device), checkpoint_folder(checkpoint)
-    if not takes_sequence(loaded.model) and (pool is not None or (sizes is not None and not views)):
-        raise CcnetError(f"{loaded.name} takes no scale sequences: leave --sizes and --pool out, or give --views")
-    name = dataset or (loaded.config.get("data") or {}).get("dataset")
-    if name is None:
-        raise CcnetError(f"the card of {loaded.name} names no data set; give one with --dataset")
-    metrics = evaluate_checkpoint(
-        loaded, load_dataset(name, "test", data_dir), sizes=wanted, draws=draws, pool=pool, limit=limit, seed=seed,
-        views=views, progress=True,
-    )  # fmt: skip
-    if write:
-        write_metrics(folder, metrics)
-    if as_json:
-        print_json(metrics)
-        return
-    rows = [
-        (str(row["size"]), f"{row['accuracy_mean']:.2%}", f"{row['accuracy_std']:.2%}")
-        for row in metrics.get("ensembles", [])
-    ]
-    title = f"{loaded.name} on {metrics['n']:,} images of {name}"
-    rows = rows or [("-", f"{metrics['accuracy']:.2%}", "-")]
-    rows += [
-        (f"{row['size']} views", f"{row['accuracy']:.2%}", "-") for row in metrics.get("views", []) if row["size"] > 1
-    ]
-    print_table(title, ("k", "accuracy", "std over draws"), rows)
-
-
+app.command()(evaluate)
 app.command()(bench)
 app.command()(paper)
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from ccnet import provenance
 from ccnet.augmentation import derived_seed
 from ccnet.checkpoint import Checkpoint, write_metrics
-from ccnet.data import ImageDataset
+from ccnet.data import LabelledPictures
 from ccnet.ensemble import MAX_PASSES
 from ccnet.errors import CcnetError
 from ccnet.models import CCNet
@@ -51,7 +51,7 @@ def takes_sequence(model: nn.Module) -> bool:
 
 def evaluate(
     model: Checkpoint | nn.Module,
-    dataset: ImageDataset,
+    dataset: LabelledPictures,
     *,
     preprocessing: Preprocessing | None = None,
     sizes: Sequence[int] = (1, 2, 3, 4, 8),
@@ -126,7 +126,7 @@ def evaluate(
 def member_logits(
     network: nn.Module,
     preprocessing: Preprocessing,
-    dataset: ImageDataset,
+    dataset: LabelledPictures,
     sequences: Sequence[ScaleSequence],
     *,
     views: Sequence[View] = (View(),),

@@ -1,6 +1,7 @@
 """The classes of a data set, found among those of a network: by name, since their orders need not be the same."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -33,6 +34,16 @@ def labels_for(model_classes: tuple[str, ...], dataset: LabelledPictures) -> tup
     place = np.zeros(len(dataset.classes), dtype=np.int64)
     place[used] = [found[index] for index in used]
     return torch.from_numpy(place[dataset.labels]), "number" if by_number else "name"
+
+
+def in_classes_of(model_classes: tuple[str, ...], dataset: LabelledPictures) -> LabelledPictures:
+    """The data set with the network's classes, in the network's order.
+
+    Raises:
+        CcnetError: as `labels_for`.
+    """
+    labels, _ = labels_for(model_classes, dataset)
+    return replace(dataset, labels=labels.numpy(), classes=model_classes)
 
 
 def _find(name: str, known: tuple[str, ...], dataset: str) -> tuple[int, bool]:
