@@ -43,6 +43,8 @@ ITEMS = (
     Item("table_2", "The Internal-Nets: parameters, and the weights that they begin with", "Sec. A.1, Table 2"),
     Item("table_3", "The two networks layer by layer, and how they are trained", "Sec. A.2, Table 3"),
     Item("table_4", "Scale augmentations and the map sizes that they give", "Sec. A.2, Eq. 4, Table 4"),
+    Item("table_5", "Time and memory of a CC layer as its input grows", "Sec. B.1, Table 5"),
+    Item("table_6", "Time and memory of CC layers in a row, and of a training step", "Sec. B.1, Table 6, and B.2"),
 )
 
 
