@@ -16,24 +16,26 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.routing import APIRoute
 from fastapi.telemetry import TelemetryConfig
 
-from ccnet import __version__
+from ccnet import __version__, assessment
 from ccnet.native import kernels, why_missing
 from service import pages, problems
 from service.auth import SHORTEST, describe_keys, require_key, short_keys
 from service.context import Phase, Service
 from service.engine import Engine, Loader
 from service.errors import Unauthorized
+from service.evaluations.manager import Evaluations
+from service.evaluations.worker import Assessor
 from service.holding import Holding
 from service.logs import log
 from service.metrics import Metrics
 from service.middleware import RequestMiddleware
 from service.reloading import Reloader
-from service.routes import classify, equivariance, health, metrics, models, openinference, sequences
+from service.routes import classify, equivariance, evaluations, health, metrics, models, openinference, sequences
 from service.served import load_models
 from service.settings import Settings, settings_summary
 from service.workers import WorkerPool
 
-KEYED = (classify.router, equivariance.router, sequences.router, models.router)
+KEYED = (classify.router, equivariance.router, evaluations.router, sequences.router, models.router)
 OPEN_INFERENCE = openinference.router  # keyed too; its errors have another form
 OPEN = (health.router, openinference.health)
 
@@ -54,6 +56,7 @@ def create_app(
     settings: Settings | None = None,
     *,
     load: Loader = load_models,
+    assessor: Assessor = assessment,
     on_ready: Callable[[], None] | None = None,
     on_failure: Callable[[], None] | None = None,
 ) -> FastAPI:
@@ -63,17 +66,20 @@ def create_app(
         settings: Read from the environment when absent.
         load: Gives the models of the settings, which keep what they prepare in the cache that it is handed; runs once,
             on the inference thread.
+        assessor: Makes the numbers and reports of evaluations.
         on_ready: Called when the models are loaded, before the first request is taken.
         on_failure: Called when loading fails, after it was logged; a server stops then.
     """
     settings = settings or Settings()
     counted = Metrics()
+    engine = Engine(settings, counted)
     service = Service(
         settings=settings,
         metrics=counted,
-        engine=Engine(settings, counted),
+        engine=engine,
         workers=WorkerPool(settings.worker_threads, settings.max_waiting_images),
         holding=Holding(settings.max_held_bytes),
+        evaluations=Evaluations(settings, engine, counted, assessor),
     )
 
     @asynccontextmanager
@@ -155,6 +161,7 @@ async def _start_and_watch(
         service.metrics.know_model(model)
     _log_how_it_computes(service)
     log(logging.INFO, "weights prepared for requests without a seed", **asdict(prepared))
+    await asyncio.to_thread(service.evaluations.start)
     if on_ready is not None:
         on_ready()
     if service.phase is Phase.STARTING:  # it may have been told to stop meanwhile
@@ -181,6 +188,7 @@ def _log_how_it_computes(service: Service) -> None:
 async def _stop(service: Service) -> None:
     service.phase = Phase.DRAINING
     service.open = False
+    await asyncio.to_thread(service.evaluations.stop)
     answered = await service.engine.stop(service.settings.drain_timeout_s)
     service.workers.close()
     log(logging.INFO, "stopped", all_answered=answered)

@@ -132,6 +132,11 @@ class Errand:
         except CancelledError:
             raise CalledOff(self._why or "") from None
 
+    @property
+    def is_called_off(self) -> bool:
+        """Whether somebody did."""
+        return self._why is not None
+
     def go_on(self) -> None:
         """Return while the errand is wanted.
 

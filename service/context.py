@@ -12,6 +12,7 @@ from fastapi import Request
 
 from service.engine import Engine
 from service.errors import NotReady
+from service.evaluations.manager import Evaluations
 from service.holding import Holding
 from service.metrics import Metrics
 from service.settings import Settings
@@ -36,6 +37,7 @@ class Service:
     engine: Engine
     workers: WorkerPool
     holding: Holding
+    evaluations: Evaluations
     phase: Phase = Phase.STARTING
     open: bool = False  # whether requests are taken; stays true for `drain_delay_s` after readiness went false
 

@@ -26,6 +26,7 @@ from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 from service import tracing
 from service.answers import Answer, answer_of
+from service.background import Background
 from service.batcher import Batcher, BatchReport
 from service.errors import OptionOutOfRange, TooLarge, UnknownModel
 from service.logs import log, note
@@ -159,6 +160,11 @@ class Engine:
         if name not in self._models:
             raise UnknownModel(f"model {name[:100]!r} was asked for; loaded are {', '.join(sorted(self._models))}")
         return self._models[name]
+
+    @property
+    def background(self) -> Background:
+        """Where passes wait that are made while no request waits."""
+        return self._batcher.background
 
     @property
     def plans(self) -> PlanCache:
@@ -296,7 +302,7 @@ class Engine:
         return Probed(cast(Result, outcome.parts[0]), outcome.queue_s, outcome.run_s)
 
     def _claim_threads(self) -> None:
-        _give_way()
+        give_way()
         if self._settings.inference_threads:
             torch.set_num_threads(self._settings.inference_threads)
 
@@ -325,7 +331,7 @@ class Engine:
         self._metrics.batch_passes.observe(report.passes)
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Lower the priority of this thread and of those that it will start, where threads have one of their own."""
     if sys.platform != "linux":
         return

@@ -4,12 +4,15 @@
     ├── Malformed         400  the request cannot be read
     ├── Unauthorized      401  no valid key
     ├── UnknownModel      404  no such model
+    ├── UnknownEvaluation 404  no such evaluation
+    ├── Conflict          409  at odds with what is there
     ├── TooLarge          413  body, pixels, images or passes over a limit
     ├── UnsupportedImage  415  not an image type that is taken
     ├── OptionOutOfRange  422  an option outside what is allowed
     ├── ClientGone        499  the client hung up; nobody reads the answer
     ├── QueueFull         429  too much is waiting; carries `retry_after_s`
     ├── NotReady          503  starting or draining; carries `retry_after_s`
+    ├── NoState           503  evaluations cannot be kept on this machine
     └── DeadlinePassed    504  the answer was not ready in time
 
 The message is for the client: what was given, what is allowed, how to mend it. Nothing secret belongs in it.
@@ -60,6 +63,22 @@ class UnknownModel(ServiceError):
     reason = "unknown_model"
 
 
+class UnknownEvaluation(ServiceError):
+    """The evaluation that was asked for is not there, or no longer."""
+
+    status = 404
+    title = "Unknown evaluation"
+    reason = "unknown_evaluation"
+
+
+class Conflict(ServiceError):
+    """What was asked for does not go with what is there."""
+
+    status = 409
+    title = "Conflict"
+    reason = "conflict"
+
+
 class TooLarge(ServiceError):
     """The request is over a limit on bytes, pixels, images or passes."""
 
@@ -108,6 +127,14 @@ class NotReady(ServiceError):
     reason = "not_ready"
 
 
+class NoState(ServiceError):
+    """The state folder cannot be used, so that evaluations cannot be kept; all else is served."""
+
+    status = 503
+    title = "Evaluations cannot be kept"
+    reason = "no_state"
+
+
 class DeadlinePassed(ServiceError):
     """The deadline of the request passed before its answer was ready."""
 
@@ -120,11 +147,14 @@ REFUSALS: tuple[type[ServiceError], ...] = (
     Malformed,
     Unauthorized,
     UnknownModel,
+    UnknownEvaluation,
+    Conflict,
     TooLarge,
     UnsupportedImage,
     OptionOutOfRange,
     ClientGone,
     QueueFull,
     NotReady,
+    NoState,
     DeadlinePassed,
 )

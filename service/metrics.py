@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from service.errors import REFUSALS
+from service.evaluations.jobs import FINISHED, Status
 from service.served import ServedModel
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for every first one, which nobody reads
@@ -79,6 +80,20 @@ class Metrics:
             ["model", "input", "max_shift"],
             registry=self.registry,
         )
+        self.evaluations = Gauge(
+            "ccnet_evaluations", "Evaluation jobs that are kept.", ["status"], registry=self.registry
+        )
+        self.evaluations_ended = Counter(
+            "ccnet_evaluations_ended", "Evaluation jobs that ended.", ["status"], registry=self.registry
+        )
+        self.evaluation_progress = Gauge(
+            "ccnet_evaluation_progress",
+            "Share of the running evaluation's passes that are done; NaN when none runs.",
+            registry=self.registry,
+        )
+        self.background_passes = Counter(
+            "ccnet_background_passes", "Passes made for evaluations, behind requests.", registry=self.registry
+        )
         self.reloads = Counter(
             "ccnet_reloads",
             "Checkpoints that came or changed while serving: taken over, or refused so that the old one stays.",
@@ -142,3 +157,8 @@ class Metrics:
             self.plan_cache.labels(event)
         for result in get_args(ReloadResult):
             self.reloads.labels(result)
+        for status in Status:
+            self.evaluations.labels(status)
+        for status in FINISHED:
+            self.evaluations_ended.labels(status)
+        self.evaluation_progress.set(float("nan"))

@@ -94,12 +94,13 @@ def dataset_images(model: ServedModel, samples: int, data_dir: Path | None) -> T
     name = ((model.facts["config"] or {}).get("data") or {}).get("dataset")
     if not isinstance(name, str):
         raise OptionOutOfRange(f"input: 'dataset' was given; the card of {model.name} names none; allowed is noise")
-    images = _test_split(name, data_dir).images
+    images = test_split(name, data_dir).images
     if samples > len(images):
         raise OptionOutOfRange(f"samples: {samples} was given; the test split of {name} has {len(images)} images")
     return model.prepare(list(images[:samples]))
 
 
 @lru_cache(maxsize=2)
-def _test_split(name: str, data_dir: Path | None) -> ImageDataset:
+def test_split(name: str, data_dir: Path | None) -> ImageDataset:
+    """The test images of a data set, as `ccnet.data.load_dataset` reads them; the last ones are remembered."""
     return load_dataset(name, "test", data_dir)

@@ -61,6 +61,10 @@ class ServedModel(Protocol):
     def subject(self) -> Callable[..., Tensor]:
         """What the shift probes measure."""
 
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What evaluations measure."""
+
     def prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """uint8 pictures [H, W, 1 or 3] of any sizes -> float32 [N, channels, *in_size] on the CPU."""
 
@@ -96,7 +100,7 @@ class CheckpointModel:
     """
 
     def __init__(self, checkpoint: Checkpoint, plans: PlanCache, source: Source) -> None:
-        self._checkpoint = checkpoint
+        self.checkpoint = checkpoint
         self.source = source
         self.name = checkpoint.name
         self.labels = checkpoint.labels
@@ -117,12 +121,12 @@ class CheckpointModel:
     @property
     def facts(self) -> dict[str, Any]:
         """What `GET /v1/models` tells beside the name, the labels and the input."""
-        config, model = self._checkpoint.config, self._checkpoint.model
+        config, model = self.checkpoint.config, self.checkpoint.model
         backend = model.backend if isinstance(model, CCNet) else None
         native = kernels() if backend == "native" else None
         return {
             "architecture": config["architecture"]["name"],
-            "device": str(self._checkpoint.device),
+            "device": str(self.checkpoint.device),
             "backend": backend,
             "instruction_set": None if native is None else native.instruction_set,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -132,7 +136,7 @@ class CheckpointModel:
 
     def prepare(self, pictures: Sequence[NDArray[np.uint8]]) -> Tensor:
         """See `ServedModel.prepare`."""
-        return self._checkpoint.preprocessing(list(pictures))
+        return self.checkpoint.preprocessing(list(pictures))
 
     def sample(self, k: int, seed: int) -> tuple[ScaleSequence, ...]:
         """See `ServedModel.sample`."""
@@ -145,9 +149,9 @@ class CheckpointModel:
 
     def member_logits(self, batches: Sequence[tuple[Tensor, Sequence[ScaleSequence]]]) -> list[Tensor]:
         """See `ServedModel.member_logits`."""
-        on_device = [(images.to(self._checkpoint.device), sequences) for images, sequences in batches]
+        on_device = [(images.to(self.checkpoint.device), sequences) for images, sequences in batches]
         if self._ensemble is None:
-            return [self._checkpoint.model(images)[None] for images, _ in on_device]
+            return [self.checkpoint.model(images)[None] for images, _ in on_device]
         return self._ensemble.member_logits(on_device)
 
 

@@ -63,10 +63,12 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer what was admitted, then leave the other port, so that draining can be watched there."""
         giving_up = asyncio.create_task(self._give_up())
+        calling_off = asyncio.create_task(asyncio.to_thread(self._service.evaluations.stop))
         try:
             await super().shutdown(sockets)
         finally:
             giving_up.cancel()
+            await calling_off
         if self._beside is not None:
             await self._beside.shutdown()
 

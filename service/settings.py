@@ -157,6 +157,38 @@ class Settings(BaseSettings):
         default=8192, ge=1, description="Most passes that one equivariance probe may cost; beyond that 413."
     )
     probe_samples: int = Field(default=64, ge=2, description="Images in a `GET /v1/equivariance` that names no number.")
+    state_dir: Path | None = Field(
+        default=None,
+        description="Folder in which evaluation jobs and their results are kept, for one process alone; without it "
+        "`ccnet` in the user's folder for state (`$XDG_STATE_HOME`, else `~/.local/state`). Where it cannot be "
+        "written `/v1/evaluations` answers 503, and all else is served.",
+    )
+    evaluation_slice_passes: int = Field(
+        default=16,
+        ge=1,
+        description="Passes that an evaluation makes in one go, only while no request waits; one that comes meanwhile "
+        "waits for these at most. More make evaluations faster and such a request slower.",
+    )
+    max_waiting_evaluations: int = Field(
+        default=16, ge=1, description="Most evaluations that wait behind the one that runs; beyond that 429."
+    )
+    max_evaluation_passes: int = Field(
+        default=2**21, ge=1, description="Most passes that one evaluation may cost; beyond that 413."
+    )
+    max_evaluation_images: int = Field(
+        default=20_000, ge=1, description="Most pictures in an uploaded data set; beyond that 413."
+    )
+    max_evaluation_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Largest uploaded data set, as it is sent; beyond that 413."
+    )
+    max_evaluation_unpacked_bytes: int = Field(
+        default=2**28,
+        ge=1,
+        description="Most bytes of an uploaded data set when unpacked, and of its pixels in memory; beyond that 413.",
+    )
+    kept_evaluations: int = Field(
+        default=100, ge=1, description="Finished evaluations whose results are kept, those that ended last."
+    )
     keep_alive_s: int = Field(
         default=65, ge=1, le=3600, description="Time an idle connection stays open; more than a load balancer's 60."
     )

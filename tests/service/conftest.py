@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +24,18 @@ from tests.service.bench import Bench, benches
 from tests.service.fakes import FakeModel
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_state_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Jobs of services that live longer than a test are not kept where whoever runs the tests keeps theirs."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings of whoever runs the tests must not change them."""
+def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Settings of whoever runs the tests must not change them, nor jobs of one test another."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     import os
 
     for name in list(os.environ):

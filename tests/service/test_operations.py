@@ -31,6 +31,10 @@ CONTRACT = {
     "ccnet_plan_cache_bytes": set(),
     "ccnet_plan_cache_plans": set(),
     "ccnet_reloads": {"result"},
+    "ccnet_evaluations": {"status"},
+    "ccnet_evaluations_ended": {"status"},
+    "ccnet_evaluation_progress": set(),
+    "ccnet_background_passes": set(),
     "ccnet_equivariance_cosine": {"model", "input", "max_shift"},
     "ccnet_model_info": {"model", "architecture", "device", "backend"},
 }
@@ -103,11 +107,14 @@ async def test_nothing_a_user_sends_becomes_a_label(client):
     await client.get("/v1/models/made-up-name")
     await client.get("/web/no-such-file")
     labels = [sample.labels for sample in (await families(client))["ccnet_request_duration_seconds"]]
-    assert {label["method"] for label in labels} <= {"GET", "POST", "other"}
+    assert {label["method"] for label in labels} <= {"GET", "POST", "DELETE", "other"}
     assert {label["route"] for label in labels} == {
         "/v1/classify",
         "/v1/equivariance",
         "/v1/sequences",
+        "/v1/evaluations",
+        "/v1/evaluations/{id}",
+        "/v1/evaluations/{id}/report",
         "/v1/models",
         "/v1/models/{name}",
         "/health/live",
