@@ -200,7 +200,9 @@ async def test_options_of_the_table_out_of_range_name_given_and_allowed(client, 
     assert_problem(await client.get("/v1/equivariance", params=options), 422, *words)
 
 
-@pytest.mark.parametrize(("options", "words"), [({"format": "svg"}, ["format: 'svg'", "json or png"]), ({"models": ","}, [])])
+@pytest.mark.parametrize(
+    ("options", "words"), [({"format": "svg"}, ["format: 'svg'", "json or png"]), ({"models": ","}, [])]
+)
 async def test_options_of_the_upload_probe_are_checked(client, options, words):
     response = await client.post("/v1/equivariance", params=options, content=grey(1), headers=PNG)
     assert_problem(response, 422 if "format" in options else 404, *words)
