@@ -41,6 +41,23 @@ class StopRequest:
 
 
 @contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Make SIGTERM what SIGINT is, a KeyboardInterrupt: for work that may be left at any moment."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
     """Run with `count` CPU threads of torch (None: as many as now), and put the old number back.
 
