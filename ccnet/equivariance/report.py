@@ -74,6 +74,8 @@ class ShiftReport:
         per_shift: for each shift `dy`, `dx` and the measures of pairs there, without intervals.
         per_sequence: for each scale sequence its text and the measures under it; empty without sequences, and for an
             ensemble. Under members "split" they differ by the images dealt to them as well.
+        per_image: each image's own value of every measure, None where it has none; what two networks are compared by,
+            image by image.
         images: how many.
         skipped: pairs without a cosine of maps, because both are zero.
         protocol: every choice behind the numbers, as JSON values.
@@ -82,13 +84,14 @@ class ShiftReport:
     measures: dict[str, Measure]
     per_shift: tuple[dict[str, float | None], ...]
     per_sequence: tuple[dict[str, str | float | None], ...]
+    per_image: dict[str, tuple[float | None, ...]]
     images: int
     skipped: int
     protocol: dict[str, object]
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
+        """JSON values, without those of single images."""
+        return {name: value for name, value in asdict(self).items() if name != "per_image"}
 
 
 def shift_report(
@@ -136,12 +139,15 @@ def shift_report(
     measured = run_plan(subject, images, plan, groups, protocol, batch_size=batch_size, on_progress=on_progress)
 
     found = _Found(plan, measured, moves, count, labels)
-    everything = torch.ones(len(plan.image), dtype=torch.bool)
+    sums = found.sums(torch.ones(len(plan.image), dtype=torch.bool))
     by_sequence = subject.takes_sequences and protocol.members != "ensemble"
     return ShiftReport(
-        measures={name: _measure(name, *sums, seed) for name, sums in found.sums(everything).items()},
+        measures={name: _measure(name, *parts, seed) for name, parts in sums.items()},
         per_shift=tuple(found.at_shift(number) for number in range(len(moves))),
         per_sequence=tuple(found.under(number, group) for number, group in enumerate(groups)) if by_sequence else (),
+        per_image={
+            name: tuple(_value(name, *parts) for parts in zip(*both, strict=True)) for name, both in sums.items()
+        },
         images=count,
         skipped=int(measured.cosine.isnan().sum()),
         protocol=_protocol(protocol, groups, moves, seed, images),

@@ -38,7 +38,11 @@ class Item:
 
 
 ITEMS = (
+    Item("fig_3", "The continuous kernels that layers learn, beside the ones they imitate", "Sec. 6, Fig. 3"),
+    Item("fig_6", "Even conv layers move what they filter, CC layers hardly", "Sec. 4, Fig. 6"),
+    Item("fig_7", "Taught at one float scale, a layer resizes at any other", "Sec. 6, Fig. 7"),
     Item("table_1", "Shift-equivariance of the last map", "Sec. 6, Table 1"),
+    Item("shift_measures", "What the literature measures under shifts, beside Table 1", "beside Sec. 6"),
     Item("ensembles", "The power of scale ensembles, beside views of the input at equal passes", "Sec. 4 and 6"),
     Item("table_2", "The Internal-Nets: parameters, and the weights that they begin with", "Sec. A.1, Table 2"),
     Item("table_3", "The two networks layer by layer, and how they are trained", "Sec. A.2, Table 3"),

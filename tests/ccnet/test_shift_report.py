@@ -254,3 +254,14 @@ def test_a_grid_holds_every_step_and_refuses_too_many() -> None:
     for max_shift, step in ((1, 0), (-1, 1), (200, 1)):
         with pytest.raises(CcnetError):
             shift_grid(max_shift, step)
+
+
+def test_an_images_own_values_make_those_of_all() -> None:
+    found = shift_report(Classifier(), images(5), GRID, labels=LABELS, border="reflect", cut=1, total_scale=1)
+    for name in ("feature_cosine", "consistency", "pairwise_consistency", "worst_case_accuracy"):
+        own = [value for value in found.per_image[name] if value is not None]
+        assert sum(own) / len(own) == pytest.approx(value_of(found, name), abs=1e-12)
+        assert len(own) == 5
+    alone = shift_report(Classifier(), images(5)[2:3], GRID, border="reflect", cut=1, total_scale=1)
+    assert found.per_image["feature_snr_db"][2] == pytest.approx(value_of(alone, "feature_snr_db"), abs=1e-9)
+    assert "per_image" not in found.as_json()
