@@ -31,6 +31,7 @@ from ccnet.cli_support import (
     print_json,
     print_table,
 )
+from ccnet.cli_upscale import upscale
 from ccnet.errors import CcnetError, CheckpointError
 from ccnet.pictures import read_picture
 from ccnet.sequences import ScaleSequence, sample_scale_sequences
@@ -223,6 +224,7 @@ def train(
 
 app.command()(evaluate)
 app.command()(bench)
+app.command()(upscale)
 app.command()(paper)
 
 

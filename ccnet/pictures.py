@@ -46,16 +46,20 @@ def sniff_format(data: bytes) -> str | None:
     return None
 
 
-def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, name: str = "picture") -> NDArray[np.uint8]:
+def decode_picture(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, name: str = "picture", keep_alpha: bool = False
+) -> NDArray[np.uint8]:
     """Decode one picture.
 
     Args:
         data: a whole PNG, JPEG or WebP file.
         max_pixels: most pixels, width times height; read from the header, before decoding.
         name: what error messages call it.
+        keep_alpha: return what is transparent as one more channel instead of laying it over white.
 
     Returns:
-        uint8 [H, W, 1] for a grey picture, else [H, W, 3] (red, green, blue).
+        uint8 [H, W, 1] for a grey picture, else [H, W, 3] (red, green, blue); with `keep_alpha` and transparency
+        [H, W, 2] or [H, W, 4], opacity last.
 
     Raises:
         PictureError: no bytes, or a damaged or truncated file.
@@ -76,7 +80,7 @@ def decode_picture(data: bytes, *, max_pixels: int = MAX_PIXELS, name: str = "pi
         with Image.open(io.BytesIO(data), formats=[picture_format]) as picture:
             _require_size(picture.size, max_pixels, name)
             picture.load()  # the first frame
-            return _pixels(_upright(picture))
+            return _pixels(_upright(picture), keep_alpha)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PictureSizeError(f"{name}: too many pixels; at most {max_pixels:,} are allowed") from error
     except (PictureError, MemoryError):
@@ -134,12 +138,14 @@ def _upright(picture: Image.Image) -> Image.Image:
     return picture if method is None else picture.transpose(method)
 
 
-def _pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    """Pixels of a decoded picture of any mode: grey [H, W, 1] or colour [H, W, 3]."""
+def _pixels(picture: Image.Image, keep_alpha: bool) -> NDArray[np.uint8]:
+    """Pixels of a decoded picture of any mode: grey [H, W, 1] or colour [H, W, 3], with opacity 2 or 4 channels."""
     if picture.mode.startswith("I"):
         return _eight_bits(picture)[:, :, np.newaxis]
     mode = "L" if picture.mode in GREY_MODES else "RGB"
-    if picture.has_transparency_data:
+    if picture.has_transparency_data and keep_alpha:
+        mode = "LA" if mode == "L" else "RGBA"
+    elif picture.has_transparency_data:
         picture = _over_white(picture, mode)
     pixels = np.array(picture if picture.mode == mode else picture.convert(mode), dtype=np.uint8)
     return pixels.reshape(picture.height, picture.width, -1)

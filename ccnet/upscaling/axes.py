@@ -1,8 +1,8 @@
 """Which outputs of an axis are made of which inputs: a whole axis, or one tile's share of it.
 
-Beyond its edges a picture goes on with its outermost pixels. Zeros, as the layers of a classifier see them, would darken
-the rim of everything that is enlarged. `cut` repeats the edge as it takes pixels out, so that a whole picture and any
-tile of one are the same case: inputs that may lie outside.
+Beyond its edges a picture goes on with its outermost pixels. Zeros, as the layers of a classifier see them, would
+darken the rim of everything that is enlarged. `cut` repeats the edge as it takes pixels out, so that a whole picture
+and any tile of one are the same case: inputs that may lie outside.
 """
 
 import math

@@ -52,7 +52,8 @@ def _training(config: dict[str, Any]) -> str:
         f"- factors p/q, q up to {recipe['max_denominator']}, without those within {held_out['distance']} of "
         f"{', '.join(held_out['factors'])}",
         f"- {training['steps']:,} steps of {recipe['batch_size']} pairs, L1, Adam, learning rate "
-        f"{recipe['learning_rate']}, {training['seconds'] / 60:.0f} min on {training['hardware']}, seed {recipe['seed']}",
+        f"{recipe['learning_rate']}, seed {recipe['seed']}",
+        f"- {training['seconds'] / 60:.0f} min on {training['hardware']}",
         f"- torch {config['versions']['torch']}, commit {config['git_commit']}, {config['created']}",
     ]
     return "\n".join(lines)

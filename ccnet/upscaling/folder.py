@@ -96,7 +96,7 @@ def load_upscaler(folder: Path | str) -> tuple[CCUpscaler, dict[str, Any]]:
     numbers = [number for value in kwargs.values() for number in (value if isinstance(value, list) else [value])]
     if kwargs.keys() != set(_KEYS) or any(isinstance(n, int) and n > _MAX_DIMENSION for n in numbers):
         raise CheckpointError(
-            f"{folder / CONFIG_FILE}: 'kwargs' is {kwargs!r}; it has {', '.join(_KEYS)}, no number above {_MAX_DIMENSION}"
+            f"{folder / CONFIG_FILE}: 'kwargs' is {kwargs!r}; it has {', '.join(_KEYS)}, none above {_MAX_DIMENSION}"
         )
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,8 +1,8 @@
 """`CCUpscaler`: a small network that enlarges grey pictures by any factor from 1 to 4, another along each axis.
 
-A few plain 3x3 convolutions look at the picture at its own size. The last layer is a CC layer: it puts their features on
-the wanted grid, at whatever factor is asked for, with one set of weights (arXiv 2006.11120, Sec. 5, "Potential use in
-image-processing tasks"). What comes out is added to the bicubic picture, itself a CC layer with a known kernel.
+A few plain 3x3 convolutions look at the picture at its own size. The last layer is a CC layer: it puts their features
+on the wanted grid, at whatever factor is asked for, with one set of weights (arXiv 2006.11120, Sec. 5, "Potential use
+in image-processing tasks"). What comes out is added to the bicubic picture, itself a CC layer with a known kernel.
 
 Notable choices
 - The network knows the factor: (1/s_v, 1/s_h) enters the first layer as a bias. What a picture lost when it was reduced
@@ -11,7 +11,8 @@ Notable choices
   zero, so that a picture that is not enlarged stays as it is, exactly.
 - No convolution pads. The picture's edge is repeated once, in front of the first, as far as the network can see; a tile
   with as many pixels around it gives what the whole picture gives.
-- The last layer starts at zero: an untrained network is bicubic interpolation.
+- Leaky ReLUs, and a last layer that starts small and not at zero: from zero the first layers get hardly a gradient,
+  which Adam blows up to full steps, and in the first trials every one of the last map's ReLUs died.
 """
 
 import math
@@ -30,6 +31,8 @@ from ccnet.upscaling import cubic
 from ccnet.upscaling.axes import Axes, apply_kernel, cut, whole_axes
 
 GREY_MIDDLE = 0.5  # taken off the picture in front of the first convolution
+SLOPE = 0.1  # of the leaky ReLUs
+LAST_LAYER_GAIN = 0.1  # of the last layer's initial weights: an untrained network is nearly bicubic interpolation
 
 
 class CCUpscaler(nn.Module):
@@ -37,7 +40,7 @@ class CCUpscaler(nn.Module):
 
     Args:
         width: channels of the convolutions.
-        depth: 3x3 convolutions in front of the CC layer, each followed by a ReLU.
+        depth: 3x3 convolutions in front of the CC layer, each followed by a leaky ReLU.
         kernel_size: neighbours of the CC layer along each axis.
         kernel_input: of the CC layer, "offset" (A.1) or "distance".
         hidden: hidden widths of its Internal-Net (Table 2).
@@ -49,7 +52,7 @@ class CCUpscaler(nn.Module):
 
     def __init__(
         self,
-        width: int = 32,
+        width: int = 24,
         depth: int = 4,
         kernel_size: int = 4,
         *,
@@ -71,13 +74,15 @@ class CCUpscaler(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """He et al.'s initialisation of the convolutions, for maps that keep their size; the last layer gives 0."""
+        """He et al.'s initialisation of the convolutions, for maps that keep their variance; a small last layer."""
         for layer in self._convolutions():
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.kaiming_normal_(layer.weight, a=SLOPE, nonlinearity="leaky_relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-        for parameter in chain(self.last.kernel.last.parameters(), self.last.parameters(recurse=False)):
-            nn.init.zeros_(parameter)
+        self.last.kernel.reset_parameters()
+        with torch.no_grad():
+            for parameter in chain(self.last.kernel.last.parameters(), self.last.parameters(recurse=False)):
+                parameter.mul_(LAST_LAYER_GAIN)
 
     def forward(self, x: Tensor, scale: ScalePair = 1, out_size: int | tuple[int, int] | None = None) -> Tensor:
         """Enlarge grey pictures.
@@ -94,9 +99,7 @@ class CCUpscaler(nn.Module):
             CcnetError: pictures of another shape, a scale out of range, or an output size that contradicts it.
         """
         if x.dim() != 4 or x.shape[1] != 1 or not x.is_floating_point():
-            raise CcnetError(
-                f"an upscaler takes grey pictures, floating point [N, 1, H, W]; got {x.dtype} {[*x.shape]}"
-            )
+            raise CcnetError(f"an upscaler takes grey floating point [N, 1, H, W]; got {x.dtype} {[*x.shape]}")
         axes = whole_axes((x.shape[2], x.shape[3]), scale, out_size, self.reach)
         cut_out = cut(x, axes)
         return cubic.bicubic_tile(cut_out, axes) + self.residual(cut_out, axes)
@@ -115,9 +118,9 @@ class CCUpscaler(nn.Module):
         share = 1 - math.prod(1 / axis.scale for axis in axes)
         if not share:
             return x.new_zeros(len(x), 1, *(len(axis.outputs) for axis in axes))
-        features = F.relu(self.first(x - GREY_MIDDLE) + self.factor(inverse)[:, None, None])
+        features = F.leaky_relu(self.first(x - GREY_MIDDLE) + self.factor(inverse)[:, None, None], SLOPE)
         for layer in self.body:
-            features = F.relu(layer(features))
+            features = F.leaky_relu(layer(features), SLOPE)
         margin = 1 + len(self.body)
         out = apply_kernel(
             features,

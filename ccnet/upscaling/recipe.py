@@ -36,20 +36,20 @@ class UpscalerTraining:
     """
 
     source: str
-    steps: int = 3000
+    steps: int = 2400
     batch_size: int = 8
-    low_size: int = 40
+    low_size: int = 32
     max_denominator: int = 12
     max_side: int = 1024
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
     warmup_steps: int = 50
-    ema_decay: float = 0.995
+    ema_decay: float = 0.99
     gradient_clip: float = 0.5
-    width: int = 32
+    width: int = 24
     depth: int = 4
     kernel_size: int = 4
     kernel_input: str = "offset"
-    validate_every: int = 250
+    validate_every: int = 200
     seed: int = 0
     threads: int | None = None
     save_every_s: float = 60.0

@@ -130,7 +130,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.step)
         loss = F.l1_loss(self.model(small, scale, (large.shape[2], large.shape[3])), large)
-        value = float(loss)
+        value = float(loss.detach())
         if not np.isfinite(value):
             raise CcnetError(
                 f"the loss of step {self.step} is {value}: training has diverged. Use a lower learning rate than "
