@@ -15,6 +15,7 @@ from torch import Tensor
 from ccnet.augmentation import generator
 
 CHANCE_REPEATS = 100  # of labels drawn at random
+_VALUES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,13 @@ def error_by_chance(confidence: Tensor, bins: int, *, seed: int, repeats: int = 
     Returns:
         (mean, 95% quantile): an error below the latter cannot be told from honest probabilities.
     """
-    made, dice = Bins.equal_width(confidence, bins), generator(seed, "calibrated labels")
-    drawn = (torch.rand(len(confidence), generator=dice, dtype=torch.float64) for _ in range(repeats))
-    errors = torch.tensor([made.error((number < confidence).double()) for number in drawn], dtype=torch.float64)
-    return float(errors.mean()), float(errors.quantile(0.95))
+    made, dice, count = Bins.equal_width(confidence, bins), generator(seed, "calibrated labels"), len(confidence)
+    at_once = max(1, _VALUES_AT_ONCE // count)
+    errors = []
+    for begun in range(0, repeats, at_once):
+        shape = (min(at_once, repeats - begun), count)
+        correct = (torch.rand(shape, generator=dice, dtype=torch.float64) < confidence).double()
+        right = torch.zeros(shape[0], bins, dtype=torch.float64).index_add_(1, made.index, correct)
+        errors.append((right - made.count * made.confidence).abs().sum(dim=1) / count)  # count * gap, bin by bin
+    found = torch.cat(errors)
+    return float(found.mean()), float(found.quantile(0.95))

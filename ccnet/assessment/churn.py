@@ -20,7 +20,7 @@ def churn(predicted: Tensor) -> float | None:
     pairs = draws * (draws - 1)
     agreeing = torch.zeros(predicted.shape[1], dtype=torch.float64)
     for voted in predicted.unique():  # of the draws that vote for a class every two agree
-        votes = (predicted == voted).sum(dim=0)
+        votes = (predicted == voted).sum(dim=0).double()
         agreeing += votes * (votes - 1) / pairs
     return float(1 - agreeing.mean())
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ccnet.augmentation import generator
 
 Interval = tuple[float, float]
+_VALUES_AT_ONCE = 2**20
 Z95 = 1.959963984540054  # 97.5% quantile of the normal distribution
 
 
@@ -39,9 +40,10 @@ def bootstrap(values: Tensor, *, seed: int, resamples: int = 1000) -> Interval:
         seed: of the resampling.
         resamples: how often N images are drawn.
     """
-    dice = generator(seed, "bootstrap")
-    count = len(values)
-    means = torch.stack([values[torch.randint(count, (count,), generator=dice)].mean() for _ in range(resamples)])
+    dice, count = generator(seed, "bootstrap"), len(values)
+    at_once = max(1, _VALUES_AT_ONCE // count)
+    parts = [min(at_once, resamples - begun) for begun in range(0, resamples, at_once)]
+    means = torch.cat([values[torch.randint(count, (part, count), generator=dice)].mean(dim=1) for part in parts])
     low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return low, high
 

@@ -47,9 +47,10 @@ class AssessmentOptions:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        if not self.sizes:
+        sizes = _rising("sizes", self.sizes, least=1)
+        if not sizes:
             raise CcnetError("sizes is empty; give at least one ensemble size, each 1 or more")
-        object.__setattr__(self, "sizes", _rising("sizes", (1, *self.sizes), least=1))
+        object.__setattr__(self, "sizes", _rising("sizes", (1, *sizes), least=1))
         object.__setattr__(self, "max_shifts", _rising("max_shifts", self.max_shifts, least=0))
         for name, least in (("draws", 1), ("seed", 0), ("shift_samples", 1), ("bins", 1), ("batch_size", 1)):
             _require_whole(name, getattr(self, name), least=least)
