@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-IMAGE_PX, QUICK_IMAGE_PX = 64, 48
-QUICK_RECIPE = Recipe(adam_steps=100, lbfgs_steps=150)
+IMAGE_PX, QUICK_IMAGE_PX = 64, 40
+RECIPE, QUICK_RECIPE = Recipe(lbfgs_steps=500), Recipe(adam_steps=100, lbfgs_steps=300)
 IMITATIONS: tuple[tuple[str, KernelInput], ...] = (
     ("bicubic", "distance"),
     ("gaussian", "distance"),
@@ -43,10 +43,10 @@ IMITATIONS: tuple[tuple[str, KernelInput], ...] = (
     ("gaussian", "offset"),
 )
 ANTIALIASED_SCALE = (0.55, 0.7)  # at which it is taught
-ANTIALIASED_OTHERS = ((0.5, 0.5), (0.75, 0.5), (0.85, 0.85), (1.0, 1.0))
+ANTIALIASED_OTHERS = ((0.85, 0.5), (0.85, 0.85), (1.0, 1.0))
 SHOWN = 5  # moments of training that are drawn, the first and the last among them
-SIMILAR = 0.15  # relative L2: what a kernel that is called recovered may be off
-SEPARATE = 10.0  # times the training error
+SIMILAR = 0.2  # relative L2: what a kernel that is called recovered may be off
+SEPARATE = 5.0  # times the training error
 DENSE = 0.1  # px: a grid with a wider gap between its offsets leaves parts of the kernel untaught
 PILLOW = 1e-5  # largest difference from Pillow's bicubic, which computes in float32
 
@@ -82,7 +82,7 @@ def find(context: Context) -> Findings:
 
 def lesson_of(teacher: str, kernel_input: KernelInput, context: Context) -> Lesson:
     """What a layer of the figure is taught."""
-    size, recipe = (QUICK_IMAGE_PX, QUICK_RECIPE) if context.quick else (IMAGE_PX, Recipe())
+    size, recipe = (QUICK_IMAGE_PX, QUICK_RECIPE) if context.quick else (IMAGE_PX, RECIPE)
     scale = ANTIALIASED_SCALE if teacher == "antialiased" else telling_scale(context.seed, size)
     return Lesson(teacher, kernel_input, size, context.seed, scale, recipe)
 
@@ -97,7 +97,14 @@ def looked_over(lesson: Lesson, moments: list[dict[str, Any]]) -> dict[str, Any]
     """The kernel's errors over a lesson, and some moments with all that is needed to draw them."""
     truth = TEACHERS[lesson.teacher].kernel(lesson.taught_scale)
     errors = [kernel_errors(lesson.layer(moment), truth) for moment in moments]
-    marks = {round(number * (len(moments) - 1) / (SHOWN - 1)) for number in range(SHOWN)}
+    steps = [
+        0,
+        lesson.recipe.adam_steps // 4,
+        lesson.recipe.adam_steps,
+        lesson.recipe.steps * 2 // 3,
+        lesson.recipe.steps,
+    ]
+    marks = {min(range(len(moments)), key=lambda mark: abs(moments[mark]["step"] - step)) for step in steps}
     return {
         "teacher": lesson.teacher,
         "kernel_input": lesson.kernel_input,

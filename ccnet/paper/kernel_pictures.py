@@ -12,7 +12,7 @@ from ccnet.paper.imitation import looked_at, raster, with_parameters
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LEVELS = 41  # colours: steps of 5% of the peak can be told apart, and the file stays small
+LEVELS = 21  # colours: steps of a tenth of the peak, as contours, and the file stays small
 
 
 def sketch_of(parameters: list[float]) -> str:
