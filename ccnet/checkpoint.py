@@ -28,6 +28,7 @@ from ccnet.model_card import model_card
 from ccnet.models import BlurConvNet, CCNet, ConvNet
 from ccnet.preprocessing import Picture, Preprocessing
 
+UPSCALERS_FOLDER = "upscalers"  # beside the classifiers' folders: those of `ccnet.upscaling`, which classify nothing
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 FORMAT, FORMAT_VERSION = "ccnet-checkpoint", 1
 Network = CCNet | ConvNet
@@ -217,6 +218,10 @@ def read_config(folder: Path | str) -> dict[str, Any]:
     """
     config = read_json(folder)
     path = Path(folder) / CONFIG_FILE
+    if isinstance(config.get("format"), str) and config["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} is {config['format']}; what needs a classifier reads {FORMAT} version {FORMAT_VERSION}"
+        )
     for key, kind in _REQUIRED.items():
         if key not in config:
             raise CheckpointError(f"{path} has no {key!r}; needed are {', '.join(_REQUIRED)}")

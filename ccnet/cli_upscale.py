@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from ccnet.checkpoint import UPSCALERS_FOLDER
 from ccnet.cli_support import checkpoints_root, number_option, print_json, progress
 from ccnet.errors import CcnetError, CheckpointError
 from ccnet.upscaling.ensembles import ImageAggregate, Members
-from ccnet.upscaling.folder import UPSCALERS_FOLDER, load_upscaler
+from ccnet.upscaling.folder import load_upscaler
 from ccnet.upscaling.model import CCUpscaler
 from ccnet.upscaling.picture_files import Ensemble, Target, prepare
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ccnet.checkpoint import Checkpoint, load_checkpoint
+from ccnet.checkpoint import UPSCALERS_FOLDER, Checkpoint, load_checkpoint
 from ccnet.ensemble import ScaleEnsemble
 from ccnet.errors import CheckpointError
 from ccnet.models import CCNet
@@ -219,8 +219,10 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 
 
 def visible_folders(folder: Path) -> list[Path]:
-    """The folders inside a folder, by name; hidden ones, which hold what is still being written, are left out."""
-    return sorted(path for path in folder.glob("*/") if not path.name.startswith("."))
+    """The folders inside a folder, by name, but for those of upscalers and hidden ones, which are being written."""
+    return sorted(
+        path for path in folder.glob("*/") if not path.name.startswith(".") and path.name != UPSCALERS_FOLDER
+    )
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -66,7 +66,7 @@ def pair_of(picture: NDArray[np.uint8], factor: Factor, max_side: int = MAX_SIDE
         sizes.append((periods * s.numerator, periods * s.denominator))
     (height, low_height), (width, low_width) = sizes
     top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    middle = np.ascontiguousarray(picture[top : top + height, left : left + width])
+    middle = picture[top : top + height, left : left + width].copy()
     large = torch.from_numpy(middle)[None, None].float() / 255
     return large, reduce(large, (low_height, low_width))
 

@@ -17,15 +17,13 @@ import torch
 from safetensors.torch import save_file
 
 from ccnet import provenance
-from ccnet.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_json, read_weights
+from ccnet.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, read_json, read_weights
 from ccnet.errors import CheckpointError
 from ccnet.files import replaced_folder
 from ccnet.upscaling.card import upscaler_card
 from ccnet.upscaling.model import CCUpscaler
 
 FORMAT, FORMAT_VERSION = "ccnet-upscaler", 1
-CARD_FILE = "README.md"
-UPSCALERS_FOLDER = "upscalers"  # under the folder of checkpoints
 _MAX_DIMENSION = 512  # of any number in an architecture
 _KEYS = ("width", "depth", "kernel_size", "kernel_input", "hidden")
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from ccnet import provenance
@@ -24,13 +24,14 @@ from ccnet.progress import ProgressReport
 from ccnet.stopping import StopRequest, torch_threads
 from ccnet.training_state import STATE_FILE, named_tensors, read_state, restore_tensors, write_state
 from ccnet.upscaling.cubic import bicubic
+from ccnet.upscaling.evaluation import pair_of, square
 from ccnet.upscaling.folder import save_upscaler
 from ccnet.upscaling.model import CCUpscaler
-from ccnet.upscaling.pairs import Pictures, TrainingPairs, read_pictures, reduce
+from ccnet.upscaling.pairs import Pictures, TrainingPairs, read_pictures
 from ccnet.upscaling.recipe import FREE_TO_CHANGE, HELD_OUT, HELD_OUT_DISTANCE, UpscalerTraining
 
 CHECKPOINT_FOLDER = "checkpoint"
-VALIDATED_FACTORS = ((2, 2), (3, 3), (Fraction(5, 2), Fraction(7, 5)))
+VALIDATED_FACTORS = (square("2"), square("3"), (Fraction(5, 2), Fraction(7, 5)))
 VALIDATION_SIDE = 210  # px of the middle of a picture that is validated on
 
 
@@ -152,7 +153,7 @@ class _Run:
         gains = []
         for picture in self.pictures.validation[:64]:
             for scale in VALIDATED_FACTORS:
-                large, small = _pair(picture, scale)
+                large, small = pair_of(picture, scale, VALIDATION_SIDE)
                 size = (large.shape[2], large.shape[3])
                 ours, theirs = self.average(small, scale, size), bicubic(small, scale, size)
                 errors = [float(F.mse_loss(out.clamp(0, 1), large)) for out in (ours, theirs)]
@@ -215,14 +216,3 @@ def new_upscaler(config: UpscalerTraining) -> CCUpscaler:
         torch.manual_seed(derived_seed(config.seed, "upscaler"))
         kernel_input: Any = config.kernel_input
         return CCUpscaler(config.width, config.depth, config.kernel_size, kernel_input=kernel_input)
-
-
-def _pair(picture: np.ndarray[Any, np.dtype[np.uint8]], scale: tuple[Any, Any]) -> tuple[Tensor, Tensor]:
-    """(large, small) of the middle of a picture, as large as the factor allows up to `VALIDATION_SIDE`."""
-    size = []
-    for side, s in zip(picture.shape, (Fraction(s) for s in scale), strict=True):
-        size.append(max(1, min(side, VALIDATION_SIDE) // s.numerator) * s.numerator)
-    top, left = ((side - inside) // 2 for side, inside in zip(picture.shape, size, strict=True))
-    middle = np.ascontiguousarray(picture[top : top + size[0], left : left + size[1]])
-    large = torch.from_numpy(middle)[None, None].float() / 255
-    return large, reduce(large, (int(size[0] / Fraction(scale[0])), int(size[1] / Fraction(scale[1]))))
