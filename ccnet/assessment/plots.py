@@ -126,7 +126,7 @@ def shift_plot(document: Document, prefix: str) -> Plot | None:
     axes.set_ylabel("cosine of the maps")
     _legend(axes)
     last = document["equivariance"]["dataset"]["rows"][-1]
-    title = f"Shifted by up to {last['max_shift']} px, maps of pictures keep a cosine of {last['cosine_mean']:.2f}"
+    title = f"Shifted by up to {last['max_shift']} px, maps of pictures keep a cosine of {last['cosine_mean']:.3f}"
     return Plot(title, "Shift-equivariance. " + "; ".join(told), _svg(figure, prefix))
 
 
@@ -145,7 +145,8 @@ def confusion_plot(document: Document, prefix: str) -> Plot | None:
             if not count:
                 continue
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=FIRST, edgecolor="none", alpha=0.6 * share))
-            axes.text(x, y, f"{100 * share:.0f}", color=INK, fontsize=size, ha="center", va="center")
+            text = f"{100 * share:.0f}" if share >= 0.005 else "<1"
+            axes.text(x, y, text, color=INK, fontsize=size, ha="center", va="center")
     axes.set_xlim(-0.5, len(names) - 0.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     short = [_short(name) for name in names]

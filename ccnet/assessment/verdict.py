@@ -82,7 +82,7 @@ def _change(comparison: dict[str, Any]) -> str:
     if low > 0:
         return f"{verb} {points(change['difference']).lstrip('+')} points ({points_interval((low, high))})"
     if high < 0:
-        verb = verb.replace("gain", "lose")
+        verb = verb.replace("gain", "lose")  # loses, lose
         return f"{verb} {points(change['difference']).lstrip('−')} points ({points_interval((low, high))})"
     return f"{verb} nothing that these images tell from chance ({points_interval((low, high))} points)"
 
