@@ -44,7 +44,6 @@ IMITATIONS: tuple[tuple[str, KernelInput], ...] = (
 )
 ANTIALIASED_SCALE = (0.55, 0.7)  # at which it is taught
 ANTIALIASED_OTHERS = ((0.85, 0.5), (0.85, 0.85), (1.0, 1.0))
-SHOWN = 5  # moments of training that are drawn, the first and the last among them
 SIMILAR = 0.2  # relative L2: what a kernel that is called recovered may be off
 SEPARATE = 5.0  # times the training error
 DENSE = 0.1  # px: a grid with a wider gap between its offsets leaves parts of the kernel untaught
@@ -97,14 +96,8 @@ def looked_over(lesson: Lesson, moments: list[dict[str, Any]]) -> dict[str, Any]
     """The kernel's errors over a lesson, and some moments with all that is needed to draw them."""
     truth = TEACHERS[lesson.teacher].kernel(lesson.taught_scale)
     errors = [kernel_errors(lesson.layer(moment), truth) for moment in moments]
-    steps = [
-        0,
-        lesson.recipe.adam_steps // 4,
-        lesson.recipe.adam_steps,
-        lesson.recipe.steps * 2 // 3,
-        lesson.recipe.steps,
-    ]
-    marks = {min(range(len(moments)), key=lambda mark: abs(moments[mark]["step"] - step)) for step in steps}
+    steps = (0, lesson.recipe.adam_steps // 2, lesson.recipe.adam_steps, lesson.recipe.steps)
+    marks = [min(range(len(moments)), key=lambda mark, at=step: abs(moments[mark]["step"] - at)) for step in steps]
     return {
         "teacher": lesson.teacher,
         "kernel_input": lesson.kernel_input,
@@ -116,9 +109,7 @@ def looked_over(lesson: Lesson, moments: list[dict[str, Any]]) -> dict[str, Any]
         "relative_error": [float(f"{relative:.4g}") for relative, _ in errors],
         "largest_error": [float(f"{largest:.4g}") for _, largest in errors],
         "seam_jump": seam_jump(lesson.layer(moments[-1]), truth),
-        "shown": [
-            {"step": moments[mark]["step"], "sketch": sketch_of(moments[mark]["parameters"])} for mark in sorted(marks)
-        ],
+        "shown": [{"step": moments[mark]["step"], "sketch": sketch_of(moments[mark]["parameters"])} for mark in marks],
     }
 
 
@@ -188,9 +179,9 @@ def plot(document: dict[str, Any]) -> "Figure":
     """A row a teacher: its kernel as it is learned, the true one, and the errors over the steps."""
     from ccnet.paper.drawing import figure
 
-    columns = SHOWN + 2
     series = document["series"]
-    drawn, axes = figure(columns, len(series), panel=(1.9, 2.0))
+    columns = len(series["antialiased"]["shown"]) + 2  # the truth, and the curves
+    drawn, axes = figure(columns, len(series), panel=(1.8, 1.9))
     for number, found in enumerate(series.values()):
         panels = axes[number * columns : (number + 1) * columns]
         draw_kernels(panels[:-1], found)
@@ -207,7 +198,7 @@ def draw_kernels(panels: "list[Axes]", found: dict[str, Any]) -> None:
         draw_layer(panel, from_sketch(layer, moment["sketch"]), truth)
         panel.set_title(f"step {moment['step']}", fontsize=9)
     draw_kernel(panels[-1], truth, truth, teacher.size)
-    panels[-1].set_title("truth", fontsize=9)
+    panels[-1].set_title("truth at {:.2f}, {:.2f}".format(*found["scale"]), fontsize=9)
     panels[0].set_ylabel(f'{teacher.name},\ninput "{found["kernel_input"]}"', fontsize=9)
 
 

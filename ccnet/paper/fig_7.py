@@ -29,9 +29,9 @@ CASES: dict[str, tuple[float, float] | None] = {
     "float scales next to 1": (1.004, 0.996),
 }
 FLOAT, HALF, NEAR_ONE = CASES
-SEEDS, QUICK_SEEDS = 7, 3
-NEAR_ONE_SEEDS, QUICK_NEAR_ONE_SEEDS = 3, 1
-IMAGE_PX, QUICK_IMAGE_PX = 64, 48
+SEEDS, QUICK_SEEDS = 5, 3
+NEAR_ONE_SEEDS, QUICK_NEAR_ONE_SEEDS = 2, 1
+IMAGE_PX, QUICK_IMAGE_PX = 96, 64
 QUICK_RECIPE = Recipe(adam_steps=100, lbfgs_steps=150)
 TEST_SCALES, QUICK_TEST_SCALES = 100, 20
 CURVE_SCALES = 5  # of them, for the error over the steps
