@@ -102,6 +102,7 @@ def looked_over(lesson: Lesson, moments: list[dict[str, Any]]) -> dict[str, Any]
         "teacher": lesson.teacher,
         "kernel_input": lesson.kernel_input,
         "hidden": lesson.recipe.hidden,
+        "adam_steps": lesson.recipe.adam_steps,
         "scale": lesson.taught_scale,
         "gap": lesson.gap,
         "steps": [moment["step"] for moment in moments],
@@ -206,7 +207,7 @@ def draw_errors(axes: "Axes", found: dict[str, Any], *, last: bool) -> None:
     """Over the steps: of the kernel, and of the image that it was taught."""
     axes.plot(found["steps"], found["relative_error"], color="#0072B2", label="kernel, rel. L2")
     axes.plot(found["steps"], found["mse"], color="#D55E00", linestyle="--", label="image, MSE")
-    axes.set_xscale("symlog", linthresh=1)
+    axes.axvline(found["adam_steps"], color="gray", linestyle=":", linewidth=0.8)  # from here on L-BFGS
     axes.set_yscale("log")
     axes.set_ylim(1e-5, 5)
     axes.yaxis.tick_right()

@@ -55,6 +55,7 @@ def find(context: Context) -> Findings:
                 results[case].append(tested)
     findings = Findings()
     findings.series = {
+        "adam_steps": lessons[FLOAT][0].recipe.adam_steps,
         "cases": {case: [curves_of(result) for result in found] for case, found in results.items()},
         "kernels": {case: kernel_of(results[case]) for case in (FLOAT, HALF)},
     }
@@ -199,7 +200,7 @@ def plot(document: dict[str, Any]) -> "Figure":
     cases = document["series"]["cases"]
     drawn, axes = figure(3, 2, panel=(4.4, 3.6))
     for panel, case in zip(axes, (FLOAT, HALF), strict=False):
-        draw_curves(panel, cases[case])
+        draw_curves(panel, cases[case], document["series"]["adam_steps"])
         panel.set_title(f"taught at {case}")
     low = min(axes[0].get_ylim()[0], axes[1].get_ylim()[0])
     high = max(axes[0].get_ylim()[1], axes[1].get_ylim()[1])
@@ -210,7 +211,7 @@ def plot(document: dict[str, Any]) -> "Figure":
     return drawn
 
 
-def draw_curves(axes: "Axes", results: list[dict[str, Any]]) -> None:
+def draw_curves(axes: "Axes", results: list[dict[str, Any]], adam_steps: int) -> None:
     """Training and test errors of all seeds over the steps, medians drawn bold."""
     steps = results[0]["steps"]
     for key, colour, label in (("trained_curve", "C0", "the scale trained at"), ("tested_curve", "C1", "other scales")):
@@ -218,9 +219,9 @@ def draw_curves(axes: "Axes", results: list[dict[str, Any]]) -> None:
             axes.plot(steps, result[key], color=colour, linewidth=0.6, alpha=0.4)
         middle = [median(values) for values in zip(*(result[key] for result in results), strict=True)]
         axes.plot(steps, middle, color=colour, linewidth=2, label=label)
-    axes.set_xscale("symlog", linthresh=1)
+    axes.axvline(adam_steps, color="gray", linestyle=":", linewidth=0.8)
     axes.set_yscale("log")
-    axes.set_xlabel("training step")
+    axes.set_xlabel("training step (Adam, then L-BFGS)")
     axes.set_ylabel("mean squared error / image variance")
     axes.legend()
 
