@@ -96,8 +96,9 @@ def looked_over(lesson: Lesson, moments: list[dict[str, Any]]) -> dict[str, Any]
     """The kernel's errors over a lesson, and some moments with all that is needed to draw them."""
     truth = TEACHERS[lesson.teacher].kernel(lesson.taught_scale)
     errors = [kernel_errors(lesson.layer(moment), truth) for moment in moments]
-    steps = (0, lesson.recipe.adam_steps // 2, lesson.recipe.adam_steps, lesson.recipe.steps)
-    marks = [min(range(len(moments)), key=lambda mark, at=step: abs(moments[mark]["step"] - at)) for step in steps]
+    steps = [moment["step"] for moment in moments]
+    wanted = (0, lesson.recipe.adam_steps // 2, lesson.recipe.adam_steps, lesson.recipe.steps)
+    drawn = [moments[max(number for number, step in enumerate(steps) if step <= last)] for last in wanted]
     return {
         "teacher": lesson.teacher,
         "kernel_input": lesson.kernel_input,
@@ -105,12 +106,12 @@ def looked_over(lesson: Lesson, moments: list[dict[str, Any]]) -> dict[str, Any]
         "adam_steps": lesson.recipe.adam_steps,
         "scale": lesson.taught_scale,
         "gap": lesson.gap,
-        "steps": [moment["step"] for moment in moments],
+        "steps": steps,
         "mse": [float(f"{moment['mse']:.4g}") for moment in moments],
         "relative_error": [float(f"{relative:.4g}") for relative, _ in errors],
         "largest_error": [float(f"{largest:.4g}") for _, largest in errors],
         "seam_jump": seam_jump(lesson.layer(moments[-1]), truth),
-        "shown": [{"step": moments[mark]["step"], "sketch": sketch_of(moments[mark]["parameters"])} for mark in marks],
+        "shown": [{"step": moment["step"], "sketch": sketch_of(moment["parameters"])} for moment in drawn],
     }
 
 

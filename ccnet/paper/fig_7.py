@@ -198,7 +198,7 @@ def plot(document: dict[str, Any]) -> "Figure":
     from ccnet.paper.drawing import figure
 
     cases = document["series"]["cases"]
-    drawn, axes = figure(3, 2, panel=(4.4, 3.6))
+    drawn, axes = figure(3, 2, panel=(4.2, 3.4))
     for panel, case in zip(axes, (FLOAT, HALF), strict=False):
         draw_curves(panel, cases[case], document["series"]["adam_steps"])
         panel.set_title(f"taught at {case}")
