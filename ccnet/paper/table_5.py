@@ -201,10 +201,12 @@ def plot(document: dict[str, Any]) -> "Figure":
             gib = [PAPER[size][columns[backend]][1] for size in SIZES]
             right.plot(SIZES, gib, marker="x", linestyle=":", color=colour)
     right.set_yscale("log" if series["memory_sizes"] else "linear")
+    right.set_ylim(0.02, 400)  # room for the legend
     right.set_ylabel("peak memory, GiB (dotted: paper)")
     right.set_title("Memory, forward + backward")
     for axes in (left, right):
         axes.set_xlabel("side of the input, px")
         axes.set_xticks(SIZES)
-        axes.legend(fontsize="small")
+    left.legend()
+    right.legend(fontsize="small", loc="upper left", ncols=2)
     return drawn
