@@ -39,6 +39,7 @@ class Item:
 
 ITEMS = (
     Item("fig_3", "The continuous kernels that layers learn, beside the ones they imitate", "Sec. 6, Fig. 3"),
+    Item("fig_5", "Ladders of map sizes that one network can take, and that end alike", "Sec. 4, Fig. 5"),
     Item("fig_6", "Even conv layers move what they filter, CC layers hardly", "Sec. 4, Fig. 6"),
     Item("fig_7", "Taught at one float scale, a layer resizes at any other", "Sec. 6, Fig. 7"),
     Item("table_1", "Shift-equivariance of the last map", "Sec. 6, Table 1"),
