@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 HIDDEN = (16, 16)  # Table 2
 IN_CHANNELS, CLASSES, SIDE = 3, 10, 32  # CIFAR-10's
 INPUTS: tuple[KernelInput, ...] = ("distance", "offset")
-SEEDS, QUICK_SEEDS = 20, 4
-IMAGES = 64  # of Gaussian noise, as a batch of the paper's
+SEEDS, QUICK_SEEDS = 10, 2
+IMAGES = 16  # of Gaussian noise
 ALLOWED = 0.1  # relative difference of two variances that counts as "similar"
 LAYERS, VARIANCE, MAPS = (
     "CC layers: outputs and parameters of the Internal-Net",
