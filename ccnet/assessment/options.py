@@ -59,8 +59,8 @@ class AssessmentOptions:
             _require_whole("limit", self.limit, least=1)
         if self.views and self.sizes[-1] > MAX_VIEWS:
             raise CcnetError(
-                f"size {self.sizes[-1]} with views; there are {MAX_VIEWS} views of a picture: leave larger sizes out, "
-                "or give views=False"
+                f"size {self.sizes[-1]} with views; there are {MAX_VIEWS} views of a picture: leave larger sizes or "
+                "the views out"
             )
         if self.pool is not None and _require_whole("pool", self.pool, least=1) < self._least_pool:
             raise CcnetError(

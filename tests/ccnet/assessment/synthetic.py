@@ -59,7 +59,8 @@ class Scripted:
 
     def member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:
         self.calls += 1
-        return torch.stack([self._logits(images, sequence) for sequence in sequences or [None]])
+        members: list[ScaleSequence | None] = [*sequences] or [None]
+        return torch.stack([self._logits(images, member) for member in members])
 
     def maps_and_logits(self, images: Tensor, sequence: ScaleSequence | None) -> tuple[Tensor, Tensor]:
         self.calls += 1

@@ -66,9 +66,9 @@ def test_every_row_is_what_one_computes_by_hand(ccnet: Checkpoint) -> None:
             low, high = scores["accuracy"]["interval"]
             assert low <= scores["accuracy"]["mean"] <= high
             assert scores["scaled"]["temperature"] > 0
-        draws = [logits[members].mean(0).argmax(1).tolist() for members in found["members"]]
-        assert found["churn"] == pytest.approx(oracles.churn(draws), rel=1e-5)
-        right = [[[float(a == b) for a, b in zip(p, labels, strict=True)] for p in some] for some in (draws, singles)]
+        guesses = [logits[members].mean(0).argmax(1).tolist() for members in found["members"]]
+        assert found["churn"] == pytest.approx(oracles.churn(guesses), rel=1e-5)
+        right = [[[float(a == b) for a, b in zip(p, labels, strict=True)] for p in some] for some in (guesses, singles)]
         assert (found["gained"], found["lost"]) == pytest.approx(oracles.gained_and_lost(*right), rel=1e-5)
     assert row(document, "sequences", 1)["churn"] > 0.02, "the members must differ, or this shows nothing"
 
