@@ -8,6 +8,7 @@ ever becomes a path. Sizes that headers announce are checked first and counted a
 kinds and sizes that requests may hold; arrays are plain numbers and texts, whose shape is checked before they are read.
 """
 
+import errno
 import os
 import stat
 import struct
@@ -75,7 +76,9 @@ def read_archive(path: Path, name: str, limits: Limits) -> LabelledPictures:
             if {member.filename for member in members} <= ARRAYS:
                 return _arrays(path, members, name, limits)
             return _pictures(archive, members, name, limits)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that of a place before the file's beginning
+            raise
         raise Malformed(
             f"the data set cannot be read, its archive is damaged ({str(error)[:200]}); send {FORMS}"
         ) from error

@@ -199,8 +199,8 @@ class Evaluations:
             UnknownEvaluation: There is none of this id.
             NoState: It cannot be written.
         """
-        self.get(job_id)
-        with _kept_errors():
+        with _kept_errors(), self._lock:  # of two at once the second finds what the first left
+            self.get(job_id)
             state = self._kept
             cancelled = self._worker.cancel(state, job_id)
             if cancelled:

@@ -223,8 +223,12 @@ class Worker:
     def _assess(self, state: State, present: _Present) -> dict[str, Any]:
         def report(done: int, total: int) -> None:
             present.done, present.total = done, total
-            self._metrics.evaluation_progress.set(done / max(1, total))
             present.errand.go_on()
+
+        def count(passes: int) -> None:  # of every turn; reports come once for several of them
+            present.done += passes
+            self._metrics.background_passes.inc(passes)
+            self._metrics.evaluation_progress.set(present.done / max(present.progress().total, present.done))
 
         order = present.job.order
         checkpoint = self._engine.model(order.model).checkpoint
@@ -237,7 +241,7 @@ class Worker:
             self._assessor.LocalPasses(checkpoint),
             present.errand,
             self._settings.evaluation_slice_passes,
-            self._metrics.background_passes.inc,
+            count,
         )
         options = assessment_options(EvaluationOptions.model_validate(order.options))
         return self._assessor.assess(checkpoint, dataset, options, passes=passes, on_progress=report)
