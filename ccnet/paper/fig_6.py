@@ -125,7 +125,7 @@ def judge(findings: Findings, far: dict[Way, float]) -> None:
             f"{far[BEHIND]:.6f} and {far[BEFORE]:.6f} px after {LAYERS} layers",
         ),
         judged(
-            f"CC layers stay centred where the kernel has decayed at its rim: {SHARE:.0%} of the conv layers' drift",
+            f"CC layers whose kernel has decayed at its rim stay centred, within {SHARE:.0%} of the conv layers' drift",
             far[NARROW] < SHARE * conv,
             f"{far[NARROW]:.4f} px after {LAYERS} layers at sigma {NARROW.sigma}",
         ),
