@@ -48,4 +48,5 @@ def bicubic(x: Tensor, scale: ScalePair = 1, out_size: int | tuple[int, int] | N
 def bicubic_tile(x: Tensor, axes: Axes) -> Tensor:
     """The same for x that holds the inputs of `axes` and nothing else."""
     alone = x.flatten(0, 1)[:, None]  # every channel is interpolated by itself
-    return apply_kernel(alone, keys_kernel, (TAPS, TAPS), axes).unflatten(0, x.shape[:2])[:, :, 0]
+    out = apply_kernel(alone, keys_kernel, (TAPS, TAPS), axes)
+    return out.reshape(*x.shape[:2], *out.shape[2:])

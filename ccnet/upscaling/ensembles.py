@@ -34,6 +34,7 @@ Steps = tuple[tuple[Fraction, Fraction], ...]
 
 VIEWS = 8
 MAX_MEMBER_PIXELS = 2**27  # output px of all members together, which are in memory at once as float32
+NO_CHANGE = (Fraction(1), Fraction(1))
 _STEP_DENOMINATOR = 10  # of the first step's scale
 _MAX_DRAWS = 1000
 
@@ -57,7 +58,7 @@ def draw_steps(scale: ScalePair, size: int, seed: int) -> list[Steps]:
             return members
         first = _first_step(whole[0], rng), _first_step(whole[1], rng)
         second = whole[0] / first[0], whole[1] / first[1]
-        if (first, second) not in members and (1, 1) not in (first, second):
+        if (first, second) not in members and NO_CHANGE not in (first, second):
             members.append((first, second))
     raise CcnetError(
         f"a factor of {float(whole[0]):g} x {float(whole[1]):g} can be split into steps in {len(members)} ways; "
@@ -101,26 +102,42 @@ def enlarge_ensemble(
     Raises:
         CcnetError: too many members for the picture or the scale, or an unknown kind or aggregate.
     """
-    if members not in get_args(Members) or aggregate not in get_args(ImageAggregate):
-        raise CcnetError(
-            f"members are one of {', '.join(get_args(Members))}, the aggregate one of "
-            f"{', '.join(get_args(ImageAggregate))}; got {members!r} and {aggregate!r}"
-        )
+    if aggregate not in get_args(ImageAggregate):
+        raise CcnetError(f"the aggregate is one of {', '.join(get_args(ImageAggregate))}; got {aggregate!r}")
+    images = []
+    for image in member_images(model, x, scale, out_size, size=size, members=members, seed=seed):
+        images.append(image)
+        advance(math.prod(out_size))
+    return aggregate_logits(torch.cat(images), aggregate)[None]
+
+
+def member_images(
+    model: CCUpscaler,
+    x: Tensor,
+    scale: ScalePair,
+    out_size: tuple[int, int],
+    *,
+    size: int,
+    members: Members = "steps",
+    seed: int = 0,
+) -> Iterator[Tensor]:
+    """The members' images, [1, 1, H', W'] each, in order; arguments as in `enlarge_ensemble`.
+
+    Raises:
+        CcnetError: too many members for the picture or the scale, or an unknown kind.
+    """
+    if members not in get_args(Members):
+        raise CcnetError(f"members are one of {', '.join(get_args(Members))}; got {members!r}")
     most = MAX_MEMBER_PIXELS // math.prod(out_size)
-    if not 1 <= size <= (min(VIEWS, most) if members == "views" else most):
+    most = min(VIEWS, most) if members == "views" else most
+    if not 1 <= size <= most:
         raise CcnetError(
-            f"{size} members were asked for; allowed are 1 to {min(VIEWS, most) if members == 'views' else most} "
-            f"{members} of a picture of {out_size[1]} x {out_size[0]} px"
+            f"{size} members were asked for; allowed are 1 to {most} {members} of a picture of "
+            f"{out_size[1]} x {out_size[0]} px"
         )
     if members == "views":
-        images = _views(model, x, exact_scales(scale), out_size, size)
-    else:
-        images = (_along(model, x, steps, out_size) for steps in draw_steps(scale, size, seed))
-    finished = []
-    for image in images:
-        finished.append(image)
-        advance(math.prod(out_size))
-    return aggregate_logits(torch.cat(finished), aggregate)[None]
+        return _views(model, x, exact_scales(scale), out_size, size)
+    return (_along(model, x, steps, out_size) for steps in draw_steps(scale, size, seed))
 
 
 def _along(model: CCUpscaler, x: Tensor, steps: Steps, out_size: tuple[int, int]) -> Tensor:

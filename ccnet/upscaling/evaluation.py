@@ -9,15 +9,16 @@ each picture, averaged over pictures in dB. The interval of a difference is a bo
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ccnet.ensemble import aggregate_logits
 from ccnet.errors import CcnetError
-from ccnet.upscaling.ensembles import ImageAggregate, Members, enlarge_ensemble
+from ccnet.upscaling.ensembles import ImageAggregate, Members, member_images
 from ccnet.upscaling.model import CCUpscaler
 from ccnet.upscaling.pairs import reduce
 from ccnet.upscaling.recipe import HELD_OUT, HELD_OUT_DISTANCE
@@ -25,10 +26,10 @@ from ccnet.upscaling.tiles import enlarge
 
 Factor = tuple[Fraction, Fraction]
 
-MAX_SIDE = 512  # px of a picture that is measured
+MAX_SIDE = 400  # px of a picture that is measured
 RESAMPLES = 10_000
 METHOD = (
-    "Luma of 8 bits, middles of up to 512 px, reduced by antialiased bicubic (a = -1/2) and rounded to 8 bits, "
+    "Luma of 8 bits, middles of up to 400 px, reduced by antialiased bicubic (a = -1/2) and rounded to 8 bits, "
     "enlarged, clipped and rounded, ceil(factor) px at each border left out; PSNR averaged over pictures; bicubic is "
     "a = -1/2."
 )
@@ -127,39 +128,43 @@ def compare_ensembles(
     model: CCUpscaler,
     pictures: Mapping[str, NDArray[np.uint8]],
     factors: Sequence[Factor],
-    kinds: Sequence[tuple[Members, int, ImageAggregate]],
     *,
+    sizes: Sequence[int] = (2, 4, 8),
     seed: int = 0,
     max_side: int = MAX_SIDE,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Measure ensembles against one pass of the same network; arguments as in `compare`.
+    """Measure ensembles of steps and of views, means and medians, against one pass of the same network.
+
+    Args:
+        model, pictures, factors, seed, advance: as in `compare`; `seed` also draws the steps.
+        sizes: members, up to 8; the smaller ensembles are the first members of the largest.
+        max_side: px of a picture that is measured.
 
     Returns:
         JSON values: rows of factor, members, size, aggregate, single_db, ensemble_db, difference_db, difference_ci95,
         better.
     """
+    kinds = [(way, size, how) for way in get_args(Members) for size in sizes for how in get_args(ImageAggregate)]
     rows = []
     for factor in factors:
-        pairs = [pair_of(picture, factor, max_side) for picture in pictures.values()]
-        sizes = [(large.shape[2], large.shape[3]) for large, _ in pairs]
-        single = [
-            psnr(enlarge(model, small, factor, size), large, factor)
-            for (large, small), size in zip(pairs, sizes, strict=True)
-        ]
-        for members, size, aggregate in kinds:
-            values = []
-            for (large, small), out_size in zip(pairs, sizes, strict=True):
-                image = enlarge_ensemble(
-                    model, small, factor, out_size, size=size, members=members, aggregate=aggregate, seed=seed
-                )
-                values.append(psnr(image, large, factor))
-                advance(1)
-            rows.append(
-                {"factor": describe(factor), "members": members, "size": size, "aggregate": aggregate}
-                | {"single_db": float(np.mean(single))}
-                | _difference("ensemble_db", values, single, seed)
-            )
+        single: list[float] = []
+        values: dict[tuple[str, int, str], list[float]] = {kind: [] for kind in kinds}
+        for picture in pictures.values():
+            large, small = pair_of(picture, factor, max_side)
+            out_size = (large.shape[2], large.shape[3])
+            single.append(psnr(enlarge(model, small, factor, out_size), large, factor))
+            images = {}
+            for way in get_args(Members):
+                found = member_images(model, small, factor, out_size, size=max(sizes), members=way, seed=seed)
+                images[way] = torch.cat(list(found))
+            for way, size, how in kinds:
+                values[way, size, how].append(psnr(aggregate_logits(images[way][:size], how)[None], large, factor))
+            advance(1)
+        for way, size, how in kinds:
+            row = {"factor": describe(factor), "members": way, "size": size, "aggregate": how}
+            measured = _difference("ensemble_db", values[way, size, how], single, seed)
+            rows.append(row | {"single_db": float(np.mean(single))} | measured)
     return {"pictures": len(pictures), "max_side": max_side, "seed": seed, "rows": rows}
 
 

@@ -40,7 +40,7 @@ class Pictures:
     @property
     def smallest_side(self) -> int:
         """px, over all pictures and both axes."""
-        return min(min(picture.shape) for picture in (*self.training, *self.validation))
+        return min(int(side) for picture in (*self.training, *self.validation) for side in picture.shape)
 
 
 def luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

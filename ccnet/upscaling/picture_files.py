@@ -15,7 +15,7 @@ from PIL import Image
 
 from ccnet.errors import CcnetError, PictureError, PictureSizeError
 from ccnet.files import write_atomically
-from ccnet.grid import exact_scales
+from ccnet.grid import ScalePair, exact_scales
 from ccnet.pictures import MAX_PIXELS, decode_picture, sniff_format
 from ccnet.upscaling import cubic
 from ccnet.upscaling.axes import Axes, whole_axes
@@ -41,11 +41,11 @@ class Target:
     """What a picture is to become: a factor, or a size.
 
     Attributes:
-        scale: (vertical, horizontal), None where the size is given.
+        scale: a number or a pair (vertical, horizontal), None where the size is given.
         size: (height, width) in px, None where the scale is given.
     """
 
-    scale: tuple[Fraction, Fraction] | None = None
+    scale: ScalePair | None = None
     size: tuple[int, int] | None = None
 
     def resolve(self, in_size: tuple[int, int]) -> tuple[tuple[Fraction, Fraction], tuple[int, int]]:
@@ -105,7 +105,7 @@ class Job:
         height, width, channels = self.pixels.shape
         reach = cubic.REACH if model is None else model.reach
         whole = whole_axes((height, width), self.scale, self.out_size, reach)
-        residual = None if model is None else model.residual
+        residual: Residual | None = None if model is None else model.residual
         if model is not None and ensemble is not None:
             residual = self._ensemble_residual(model, ensemble, advance)
         side = tile_side(model) if ensemble is None else TILE_SIDE

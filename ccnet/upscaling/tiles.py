@@ -64,7 +64,7 @@ def enlarge(
     whole = whole_axes((x.shape[2], x.shape[3]), scale, out_size, reach)
     out = x.new_empty(1, x.shape[1], whole[0].out_size, whole[1].out_size)
     for axes in tiles_of(whole, side or tile_side(model), reach):
-        out[_at(axes)] = enlarge_tile(cut(x, axes), axes, None if model is None else model.residual)
+        out[_at(axes)] = enlarge_tile(cut(x, axes), axes, None if model is None else model.residual, reach)
     return out
 
 
@@ -86,7 +86,7 @@ def enlarge_pixels(
     """
     picture = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     for axes in tiles_of(whole, side, reach):
-        out = enlarge_tile(cut(picture, axes).float() / 255, axes, residual)
+        out = enlarge_tile(cut(picture, axes).float() / 255, axes, residual, reach)
         yield axes, (out[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 

@@ -10,7 +10,7 @@ from ccnet.cli import app
 
 DATA = Path(__file__).parents[2] / "data"
 SAMPLE = ("--data-dir", str(DATA))
-VERBS = ("serve", "classify", "sequences", "probe", "train", "evaluate", "bench", "models")
+VERBS = ("serve", "classify", "sequences", "probe", "train", "evaluate", "bench", "models", "upscale")
 DISTRIBUTION = {"std": 0.03, "method": "corrected", "pool_size": 0}
 
 

@@ -62,7 +62,7 @@ def test_a_size_is_reached_exactly(model, tmp_path):
 def test_an_ensemble_of_one_writes_the_plain_file(model, tmp_path):
     source = written(tmp_path / "in.png", "RGB")
     prepare(source, tmp_path / "a.png", Target(scale=PAIR)).run(model)
-    counted = []
+    counted: list[int] = []
     prepare(source, tmp_path / "b.png", Target(scale=PAIR)).run(model, Ensemble(1), counted.append)
     with Image.open(tmp_path / "a.png") as a, Image.open(tmp_path / "b.png") as b:
         assert np.abs(np.asarray(a, dtype=int) - np.asarray(b, dtype=int)).max() <= 1

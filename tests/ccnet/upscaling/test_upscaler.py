@@ -133,6 +133,15 @@ def test_an_opaque_picture_is_enlarged_as_one_without_opacity(model):
     torch.testing.assert_close(visible_luma(opaque), visible_luma(x))
 
 
+def test_the_rim_of_what_is_transparent_is_interpolated(model):
+    x = torch.full((1, 2, 12, 12), 0.5)
+    x[:, 1, :, :6] = 0.0
+    out, plain = enlarge(model, x, 2), enlarge(None, x, 2)
+    torch.testing.assert_close(out[..., 6:18], plain[..., 6:18], atol=1e-6, rtol=0)
+    even = torch.cat([torch.rand(1, 1, 12, 12), torch.full((1, 1, 12, 12), 0.5)], dim=1)
+    assert not torch.allclose(enlarge(model, even, 2), enlarge(None, even, 2), atol=1e-3)
+
+
 def test_steps_multiply_to_the_factor_and_differ():
     members = draw_steps(PAIR, 8, seed=3)
     assert members[0] == (PAIR,)
