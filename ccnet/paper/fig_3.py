@@ -183,7 +183,7 @@ def plot(document: dict[str, Any]) -> "Figure":
 
     series = document["series"]
     columns = len(series["antialiased"]["shown"]) + 2  # the truth, and the curves
-    drawn, axes = figure(columns, len(series), panel=(1.8, 1.9))
+    drawn, axes = figure(columns, len(series), panel=(1.55, 1.6))
     for number, found in enumerate(series.values()):
         panels = axes[number * columns : (number + 1) * columns]
         draw_kernels(panels[:-1], found)
@@ -200,6 +200,10 @@ def draw_kernels(panels: "list[Axes]", found: dict[str, Any]) -> None:
         draw_layer(panel, from_sketch(layer, moment["sketch"]), truth)
         panel.set_title(f"step {moment['step']}", fontsize=9)
     draw_kernel(panels[-1], truth, truth, teacher.size)
+    for panel in panels[1:]:
+        panel.set_yticks([])
+    for panel in panels:
+        panel.set_xticks([])  # as far as upwards
     panels[-1].set_title("truth at {:.2f}, {:.2f}".format(*found["scale"]), fontsize=9)
     panels[0].set_ylabel(f'{teacher.name},\ninput "{found["kernel_input"]}"', fontsize=9)
 
@@ -214,6 +218,8 @@ def draw_errors(axes: "Axes", found: dict[str, Any], *, last: bool) -> None:
     axes.yaxis.tick_right()
     axes.tick_params(labelsize=7)
     axes.set_title("errors", fontsize=9)
-    axes.legend(fontsize=7, loc="lower left")
     if last:
         axes.set_xlabel("training step")
+        axes.legend(fontsize=7, loc="lower left")
+    else:
+        axes.set_xticklabels([])
