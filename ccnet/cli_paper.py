@@ -12,7 +12,7 @@ from ccnet.cli_support import checkpoints_root, number_option, print_json, print
 from ccnet.errors import CcnetError
 from ccnet.paper.catalogue import ITEMS, Item, choose
 from ccnet.paper.context import Options
-from ccnet.paper.page import FOLDER, PAGE, docs_folder, kept, publish, require_publishable
+from ccnet.paper.page import FOLDER, PAGE, docs_folder, kept, publish, require_publishable, write_page
 from ccnet.paper.run import run_items
 from ccnet.stopping import sigterm_interrupts
 from ccnet.training_run import device_named
@@ -32,6 +32,9 @@ def paper(
     published: Annotated[
         bool, typer.Option("--publish", help="Put the results into docs/paper and make docs/paper.md anew.")
     ] = False,
+    page_only: Annotated[
+        bool, typer.Option("--page", help="Make docs/paper.md of what is published, and run nothing.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of results: JSON, plots, steps.")] = Path("runs/paper"),
     data_dir: Annotated[Path | None, typer.Option(help="Folder of data sets (CCNET_DATA_DIR).")] = None,
     seed: Annotated[int, number_option(text="Of everything random.")] = 0,
@@ -49,6 +52,9 @@ def paper(
         else:
             rows = [(*map(str, list(entry.values())[:-1]), ", ".join(entry["kept"]) or "-") for entry in entries]
             print_table("arXiv 2006.11120", ("name", "shows", "source", "kept results"), rows)
+        return
+    if page_only:
+        write_page(docs_folder())
         return
     chosen = choose(names or [])
     if published:

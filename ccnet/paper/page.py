@@ -20,7 +20,7 @@ FOLDER, PAGE = "paper", "paper.md"  # under docs
 _VERDICTS = {"holds": "holds", "fails": "**fails**", "undecided": "undecided"}
 _INTRODUCTION = """# The paper's tables and figures, beside ours
 
-This page is made by `ccnet paper --publish` from the results in [docs/paper](paper); a test holds it to them. Of every
+This page is made by `ccnet paper --publish` of the results in [docs/paper](paper); a test holds it to them. Of every
 claim it says whether it *holds*, *fails* or cannot be decided by what was measured, and gives the numbers. Claims
 marked (ours) are not the paper's: they are what its claims make one ask.
 
@@ -85,6 +85,11 @@ def publish(documents: Sequence[dict[str, Any]], results: Path, docs: Path) -> N
     (docs / FOLDER).mkdir(parents=True, exist_ok=True)
     for path, content in files.items():
         write_atomically(path, content)
+    write_page(docs)
+
+
+def write_page(docs: Path) -> None:
+    """Make docs/paper.md anew, of what is published."""
     write_atomically(docs / PAGE, page(docs / FOLDER).encode())
 
 
