@@ -113,6 +113,7 @@ class Batcher(Generic[Job, Part]):
         max_queue_passes: Passes that may wait. A job that alone exceeds it is still admitted when nothing waits.
         max_batch_passes: The budget of a batch; a unit that alone exceeds it is a batch.
         max_wait_s: For how long after a batch of several jobs the next one waits for as many; nothing waits when idle.
+        rest_s: For how long after a batch no turn of the background begins; its clients may be about to ask again.
         on_batch: Told about every batch after it ran, on the event loop.
         clock: Seconds, monotonic.
 
@@ -128,6 +129,7 @@ class Batcher(Generic[Job, Part]):
         max_queue_passes: int,
         max_batch_passes: int,
         max_wait_s: float = 0.0,
+        rest_s: float = 0.0,
         on_batch: Callable[[BatchReport], None] | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -135,6 +137,7 @@ class Batcher(Generic[Job, Part]):
         self._executor = executor
         self._max_queue_passes = max_queue_passes
         self._max_wait_s = max_wait_s
+        self._rest_s = rest_s
         self._on_batch = on_batch
         self._clock = clock
         self.background = Background(self._wake)
@@ -323,6 +326,8 @@ class Batcher(Generic[Job, Part]):
         jobs, done = self._last
         if jobs > 1:  # their clients may be about to ask again
             self._queue.wait(jobs, self._contained.budget, done + self._max_wait_s - self._clock())
+        if self.background.waits:
+            self._queue.wait(1, 1, done + self._rest_s - self._clock())
         with self._queue.lock:  # admission sees a job among those that wait or in the batch that runs
             slices = self._queue.take(self._contained.budget)
             turn = None if slices else self.background.take()

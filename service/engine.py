@@ -99,6 +99,7 @@ class Engine:
             max_queue_passes=settings.max_queue_passes,
             max_batch_passes=settings.max_batch_passes,
             max_wait_s=settings.batch_wait_ms / 1000,
+            rest_s=settings.evaluation_rest_ms / 1000,
             on_batch=self._count_batch,
         )
         self._plans = PlanCache(settings.plan_cache_bytes, on_event=metrics.plan_cache_event)

@@ -169,6 +169,13 @@ class Settings(BaseSettings):
         description="Passes that an evaluation makes in one go, only while no request waits; one that comes meanwhile "
         "waits for these at most. More make evaluations faster and such a request slower.",
     )
+    evaluation_rest_ms: float = Field(
+        default=50.0,
+        ge=0,
+        le=60_000,
+        description="Time after a request in which no evaluation makes passes, so that those who ask again and again "
+        "do not wait for it each time.",
+    )
     max_waiting_evaluations: int = Field(
         default=16, ge=1, description="Most evaluations that wait behind the one that runs; beyond that 429."
     )

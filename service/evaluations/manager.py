@@ -75,6 +75,11 @@ class Evaluations:
             state.close()
 
     @property
+    def lingers(self) -> bool:
+        """Whether a job still computes after `stop`, which told it to end; it is said to be interrupted already."""
+        return self._worker.is_alive
+
+    @property
     def _kept(self) -> State:
         """The state.
 

@@ -118,6 +118,11 @@ class Worker:
         self._thread = threading.Thread(target=self._work, args=(state,), name="evaluations")
         self._thread.start()
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread is."""
+        return self._thread is not None and self._thread.is_alive()
+
     def wake(self) -> None:
         """A job came."""
         self._wake.set()
@@ -137,12 +142,12 @@ class Worker:
         if self._thread is None:
             return True
         self._thread.join(LET_FINISH_S)
-        if self._thread.is_alive() and present is not None:
+        if self.is_alive and present is not None:
             try:
                 state.store.interrupt(present.job.id)
             except SQLAlchemyError as error:
                 log(logging.WARNING, f"evaluations cannot be written: {error}")
-        return not self._thread.is_alive()
+        return not self.is_alive
 
     def cancel(self, state: State, job_id: str) -> bool:
         """Cancel a job that is not finished; False when it is.

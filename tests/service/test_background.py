@@ -71,6 +71,28 @@ async def test_a_request_that_comes_during_a_turn_goes_before_the_next_one(bench
     assert bench.runner.batches == [[(99, 0)], [(1, 10)], [(1, 10)], [(1, 5)], [(100, 0)]]
 
 
+async def test_after_a_batch_its_clients_may_ask_again_before_a_turn_begins(make_bench):
+    bench = make_bench(rest_s=20.0)
+    async with asyncio.timeout(10):
+        await bench.batcher.submit(1, ONE)
+        turn = await add(bench, noted(bench, 99))
+        await asyncio.sleep(0.02)
+        await bench.batcher.submit(2, ONE)
+    assert bench.runner.batches == [[(1, 1)], [(2, 1)]]
+    bench.batcher.background.end("the end of the test")
+    bench.ask(3)  # wakes the thread
+    with pytest.raises(CalledOff):
+        await turn
+
+
+async def test_a_turn_begins_when_the_rest_after_a_batch_is_over(make_bench):
+    clock = Clock()
+    bench = make_bench(rest_s=20.0, clock=clock)
+    await bench.batcher.submit(1, ONE)
+    clock.now = 21.0
+    assert await asyncio.wait_for(await add(bench, noted(bench, 99)), 10) == 99
+
+
 async def test_an_error_in_a_turn_is_its_callers_alone(bench):
     def fail() -> None:
         raise ZeroDivisionError("of the background")
