@@ -49,7 +49,8 @@ def find(context: Context) -> Findings:
                 ratios[kernel_input].append(drawn)
             report.advance(1)
             for name in STARTS:
-                deviations = context.step(f"maps-{name.replace(' ', '-')}-{seed}", partial(spreads, name, seed))
+                kept = f"maps-{name.replace(' ', '-')}-{seed}"
+                deviations = context.step(kept, partial(spreads, name, seed), images=IMAGES)
                 maps[name].append(deviations)
             report.advance(1)
     judge_variance(findings, ratios)
