@@ -220,9 +220,7 @@ def checkpoint_folders(folder: Path) -> list[Path]:
 
 def visible_folders(folder: Path) -> list[Path]:
     """The folders inside a folder, by name, but for those of upscalers and hidden ones, which are being written."""
-    return sorted(
-        path for path in folder.glob("*/") if not path.name.startswith(".") and path.name != UPSCALERS_FOLDER
-    )
+    return sorted(path for path in folder.glob("*/") if not path.name.startswith(".") and path.name != UPSCALERS_FOLDER)
 
 
 def choose_device(wanted: str) -> torch.device:
