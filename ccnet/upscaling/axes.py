@@ -69,7 +69,7 @@ def whole_axes(in_size: tuple[int, int], scale: ScalePair, out_size: int | tuple
         reach: inputs that are needed on either side of where an output looks, px.
 
     Raises:
-        CcnetError: a scale out of range, or an output size that is not the input's times the scale, to a pixel.
+        CcnetError: a scale out of range, or an output size that is not the input's times the scale, to a pixel of the input.
     """
     scales = exact_scales(scale)
     if not all(1 <= s <= LARGEST_SCALE for s in scales):
@@ -82,7 +82,7 @@ def whole_axes(in_size: tuple[int, int], scale: ScalePair, out_size: int | tuple
     wanted = natural if out_size is None else int_pair("out_size", out_size)
     axes = []
     for size, out, s in zip(in_size, wanted, scales, strict=True):
-        if abs(out - s * size) >= 1:
+        if not s * (size - 1) < out < s * size + 1:  # an input may itself have been rounded up
             raise CcnetError(
                 f"out_size {wanted} is not the picture's {tuple(in_size)} times the scale, which is {natural}; leave "
                 "one of them out"

@@ -85,5 +85,5 @@ def test_a_factor_out_of_range_is_refused(scale):
 
 
 def test_a_size_that_contradicts_the_factor_is_refused():
-    with pytest.raises(CcnetError, match=r"out_size \(41, 40\) is not the picture's \(20, 20\) times the scale"):
-        whole_axes((20, 20), 2, (41, 40), 4)
+    with pytest.raises(CcnetError, match=r"out_size \(42, 40\) is not the picture's \(20, 20\) times the scale"):
+        whole_axes((20, 20), 2, (42, 40), 4)

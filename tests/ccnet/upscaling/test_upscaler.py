@@ -151,6 +151,14 @@ def test_steps_multiply_to_the_factor_and_differ():
     assert members == draw_steps(PAIR, 8, seed=3) != draw_steps(PAIR, 8, seed=4)
 
 
+@pytest.mark.parametrize("size", [(40, 41), (1, 7), (54, 13)])
+def test_steps_reach_the_size_of_one_step_whatever_was_rounded_between(model, size):
+    scale = (Fraction("3.3"), Fraction("3.3"))
+    out_size = tuple(bicubic(torch.zeros(1, 1, *size), scale).shape[2:])
+    image = enlarge_ensemble(model, torch.rand(1, 1, *size), scale, out_size, size=8, seed=0)
+    assert tuple(image.shape[2:]) == out_size
+
+
 def test_factor_1_has_no_steps_to_draw():
     with pytest.raises(CcnetError, match="in 1 ways; 2 members were asked for"):
         draw_steps(1, 2, seed=0)
