@@ -15,7 +15,7 @@ from ccnet.files import write_atomically
 from ccnet.paper.catalogue import ITEMS, Item
 from ccnet.paper.findings import grid, tables
 
-MOST_JSON_BYTES, MOST_PICTURE_BYTES = 50_000, 150_000
+MOST_JSON_BYTES, MOST_PICTURE_BYTES = 50_000, 200_000
 FOLDER, PAGE = "paper", "paper.md"  # under docs
 _VERDICTS = {"holds": "holds", "fails": "**fails**", "undecided": "undecided"}
 _INTRODUCTION = """# The paper's tables and figures, beside ours
