@@ -88,8 +88,8 @@ def test_what_cannot_be_had_again_or_is_too_large_is_not_published(
 
 
 def test_a_large_picture_is_not_published(results: Path, tmp_path: Path) -> None:
-    (results / "table_1.png").write_bytes(bytes(150_001))
-    with pytest.raises(CcnetError, match="150,001 bytes"):
+    (results / "table_1.png").write_bytes(bytes(MOST_PICTURE_BYTES + 1))
+    with pytest.raises(CcnetError, match="200,001 bytes"):
         publish([document()], results, tmp_path)
 
 
