@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 RANKED = tuple(name for name in MEASURES if name != "accuracy")  # accuracy is not of shifts
 LESS_IS_BETTER = ("mean_absolute_change",)
+SAMPLES, QUICK_SAMPLES = 300, 8
+REACH, QUICK_REACH = 2, 1  # px
 
 
 class Setting(NamedTuple):
@@ -50,7 +52,7 @@ SETTINGS = (
 
 def find(context: Context) -> Findings:
     """Run it."""
-    images, reach = (8, 1) if context.quick else (300, 2)
+    images, reach = (QUICK_SAMPLES, QUICK_REACH) if context.quick else (SAMPLES, REACH)
     runs = {kind: (needed(context, kind) if kind != "BlurConvNet" else runs_of(context, kind))[:1] for kind in KINDS}
     present = {kind: found[0] for kind, found in runs.items() if found}
     dataset = images_of(context, list(present.values())).first(images)
