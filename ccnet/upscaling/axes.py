@@ -69,7 +69,8 @@ def whole_axes(in_size: tuple[int, int], scale: ScalePair, out_size: int | tuple
         reach: inputs that are needed on either side of where an output looks, px.
 
     Raises:
-        CcnetError: a scale out of range, or an output size that is not the input's times the scale, to a pixel of the input.
+        CcnetError: a scale out of range, or an output size that is not the input's times the scale, to a pixel of the
+            input.
     """
     scales = exact_scales(scale)
     if not all(1 <= s <= LARGEST_SCALE for s in scales):

@@ -72,8 +72,10 @@ def enlarge_tile(x: Tensor, axes: Axes, residual: Residual | None, reach: int = 
 
 
 def _even_opacity(opacity: Tensor, axes: Axes, reach: int) -> Tensor:
-    """1 where opacity is the same everywhere around an output, down to 0 where all and nothing meet."""
+    """1 where opacity is the same everywhere around an output, down to 0 where something meets nothing."""
     margin = reach - REACH
     side = 2 * margin + 1
-    spread = F.max_pool2d(opacity, side, stride=1) + F.max_pool2d(-opacity, side, stride=1)
-    return bicubic_tile(1 - spread, (axes[0].narrowed(margin), axes[1].narrowed(margin))).clamp(0, 1)
+    highest, lowest = F.max_pool2d(opacity, side, stride=1), -F.max_pool2d(-opacity, side, stride=1)
+    return bicubic_tile(
+        lowest / highest.clamp(min=LEAST_OPACITY), (axes[0].narrowed(margin), axes[1].narrowed(margin))
+    ).clamp(0, 1)
