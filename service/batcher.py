@@ -249,6 +249,7 @@ class Batcher(Generic[Job, Part]):
         """
         self._closed = True
         self.background.end("the service is stopping")
+        self._queue.look_again()
         try:
             async with asyncio.timeout(timeout_s):
                 await self._idle.wait()
@@ -327,7 +328,7 @@ class Batcher(Generic[Job, Part]):
         if jobs > 1:  # their clients may be about to ask again
             self._queue.wait(jobs, self._contained.budget, done + self._max_wait_s - self._clock())
         if self.background.waits:
-            self._queue.wait(1, 1, done + self._rest_s - self._clock())
+            self._queue.wait(1, 1, done + self._rest_s - self._clock(), lambda: not self.background.waits)
         with self._queue.lock:  # admission sees a job among those that wait or in the batch that runs
             slices = self._queue.take(self._contained.budget)
             turn = None if slices else self.background.take()

@@ -4,6 +4,7 @@ Both sides call it; its lock, which is never held for long, keeps them apart.
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -132,10 +133,15 @@ class Queue(Generic[Waiting]):
             entry.taken = entry.cost.units
             self._entries.pop(entry, None)
 
-    def wait(self, jobs: int, passes: int, timeout_s: float) -> None:
-        """Return as soon as so many jobs or passes wait, or time is up."""
+    def wait(self, jobs: int, passes: int, timeout_s: float, until: Callable[[], bool] = lambda: False) -> None:
+        """Return as soon as so many jobs or passes wait, time is up, or `until`, asked again by `look_again`."""
         with self.lock:
-            self._changed.wait_for(lambda: len(self._entries) >= jobs or self._passes >= passes, timeout_s)
+            self._changed.wait_for(lambda: len(self._entries) >= jobs or self._passes >= passes or until(), timeout_s)
+
+    def look_again(self) -> None:
+        """Let `wait` ask its `until`."""
+        with self.lock:
+            self._changed.notify()
 
     def take(self, passes: int) -> list[tuple[Waiting, Slice[Any]]]:
         """A slice each of those that run next, `passes` together, or one unit that is more; nothing when none waits.

@@ -185,6 +185,17 @@ async def test_draining_finishes_the_turn_that_runs_and_drops_those_that_wait(be
     assert bench.runner.batches == [[(99, 0)], [(1, 1)]]
 
 
+async def test_draining_does_not_wait_for_a_rest_after_which_nothing_would_run(make_bench):
+    bench = make_bench(rest_s=3600.0)
+    await bench.batcher.submit(1, ONE)
+    turn = await add(bench, noted(bench, 99))
+    await asyncio.sleep(0.01)  # the thread may be in its rest, or not yet
+    assert await bench.batcher.drain(30)
+    with pytest.raises(CalledOff, match="stopping"):
+        await turn
+    assert bench.runner.batches == [[(1, 1)]]
+
+
 async def test_an_errand_called_off_while_it_waits_is_never_run(bench):
     held = await bench.hold()
     errand = Errand(bench.batcher.background)
