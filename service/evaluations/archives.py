@@ -1,7 +1,8 @@
 """An uploaded data set: a file -> labelled pictures, nothing of which is believed before it is counted.
 
     a .zip of pictures   one folder a class, `Sneaker/1.png`; all of them may lie in one folder more
-    an .npz of arrays    `images` uint8 [N, H, W] or [N, H, W, C], `labels` whole numbers [N], and maybe `classes`
+    an .npz of arrays    `images` uint8 [N, H, W] or [N, H, W, C], `labels` whole numbers [N], and maybe `classes`;
+                         other arrays beside them are not read
 
 Both are ZIP archives, told apart by what is in them. Nothing is unpacked to the disk, so that no name in the archive
 ever becomes a path. Sizes that headers announce are checked first and counted again while reading; pictures are of the
@@ -31,7 +32,7 @@ from service.images import Pixels, decode_image
 FORMS = "a .zip with one folder of PNG, JPEG or WebP pictures for each class, or an .npz with images and labels"
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 IGNORED = ("__MACOSX", "Thumbs.db", "desktop.ini")  # what systems add, beside all that begins with a dot
-ARRAYS = frozenset({"images.npy", "labels.npy", "classes.npy"})
+ARRAY = ".npy"
 MAX_CLASSES = 1000
 DEEPEST = 3  # folder / class / picture
 DIRECTORY_BYTES = 512  # of an archive's list, for each picture that is allowed
@@ -73,7 +74,7 @@ def read_archive(path: Path, name: str, limits: Limits) -> LabelledPictures:
     try:
         with zipfile.ZipFile(path) as archive:
             members = _members(archive)
-            if {member.filename for member in members} <= ARRAYS:
+            if all(member.filename.endswith(ARRAY) for member in members):
                 return _arrays(path, members, name, limits)
             return _pictures(archive, members, name, limits)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, struct.error, ValueError, OSError) as error:

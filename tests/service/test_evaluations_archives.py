@@ -151,6 +151,14 @@ def test_pickles_are_not_read(read, tmp_path_factory):
         read(path.read_bytes())
 
 
+def test_other_arrays_beside_those_of_a_data_set_are_not_read(read):
+    images = ("images.npy", array((2, 4, 4), bytes(32)))
+    dataset = read(packed(images, LABELS, ("more.npy", b"no array at all")))
+    assert (len(dataset.images), dataset.classes) == (2, read(packed(images, LABELS)).classes)
+    with pytest.raises(OptionOutOfRange, match=r"images\.npy"):
+        read(packed(("more.npy", b"alone")))
+
+
 def test_all_pixels_together_are_bounded(read):
     with pytest.raises(TooLarge, match="when unpacked"):
         read(packed(*((f"a/{number}.png", grey(1, 30)) for number in range(10))), Limits(10, 1000, 5000))
