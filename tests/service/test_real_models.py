@@ -1,6 +1,7 @@
 """The service around real, untrained networks: what comes over HTTP is what the library computes."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from ccnet.equivariance import noise_images, similarity_map, table1
 from ccnet.native import kernels
 from ccnet.sequences import sample_scale_sequences
 from service.app import create_app
+from service.running import ProbeJob
 from service.settings import Settings
+from tests.service.bench import skip
 from tests.service.conftest import running, service_behind
 from tests.service.pictures import encoded
 
@@ -199,14 +202,26 @@ async def test_uploaded_images_are_probed_in_all_models_side_by_side(client, ccn
     assert [model["model"] for model in chosen.json()["models"]] == ["tiny-convnet"]
 
 
-async def test_a_probe_nobody_waits_for_stops(client):
-    """Its deadline passes after the first report of progress; a classification gets its turn at once."""
-    late = await client.get("/v1/equivariance", params={"samples": 400, "timeout_ms": 1000})
-    assert late.status_code == 504
-    service = service_behind(client)
-    image = np.zeros((1, 28, 28, 1), dtype=np.uint8)
-    await classify(client, image, model="tiny-convnet", timeout_ms=30_000)
-    assert service.metrics.registry.get_sample_value("ccnet_queue_passes") == 0
+async def test_a_probe_nobody_waits_for_stops(client, monkeypatch):
+    """Its deadline passes before its first report of progress, which ends it; a classification gets its turn."""
+    measuring, reports = threading.Event(), []
+    go_on = ProbeJob._go_on
+
+    def late(job: ProbeJob, done: int, total: int) -> None:
+        reports.append(done)
+        measuring.set()
+        assert job.abandoned.wait(30), "the deadline did not come"
+        go_on(job, done, total)
+
+    monkeypatch.setattr(ProbeJob, "_go_on", late)
+    options = {"samples": 20, "max_shift": "2", "timeout_ms": 600_000}
+    probe = asyncio.create_task(client.get("/v1/equivariance", params=options))
+    assert await asyncio.to_thread(measuring.wait, 30)
+    skip(700)
+    assert (await probe).status_code == 504
+    await classify(client, np.zeros((1, 28, 28, 1), dtype=np.uint8), model="tiny-convnet")
+    assert len(reports) == 1
+    assert service_behind(client).metrics.registry.get_sample_value("ccnet_queue_passes") == 0
 
 
 async def test_the_fault_that_the_benchmark_injects_fails_one_picture_and_not_those_beside_it(
