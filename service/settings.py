@@ -91,7 +91,8 @@ class Settings(BaseSettings):
         default=768 * 2**20,
         ge=0,
         description="Most bytes of prepared weights kept, for all models together; 0 keeps none. A scale sequence has "
-        "about 42 MB, and requests that name no seed use `CCNET_SEED_POOL` x `CCNET_PREPARED_MEMBERS` of them.",
+        "about 42 MB, and requests that name no seed use `CCNET_SEED_POOL` x `CCNET_PREPARED_MEMBERS` of them. "
+        "An evaluation that runs keeps as many of its own beside them, but at most 134 MB.",
     )
     top_k: int = Field(default=5, ge=1, description="Classes listed per image when a request names no number.")
     request_timeout_ms: int = Field(

@@ -9,6 +9,7 @@ from torch import Tensor
 from ccnet.checkpoint import Checkpoint
 from ccnet.ensemble import ScaleEnsemble
 from ccnet.models import CCNet
+from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 
 
@@ -38,11 +39,12 @@ class LocalPasses:
 
     Args:
         model: a checkpoint; its network stays in whatever mode it is in.
+        plans: where the prepared weights of the last members are kept; None leaves that to `ScaleEnsemble`.
     """
 
-    def __init__(self, model: Checkpoint) -> None:
+    def __init__(self, model: Checkpoint, plans: PlanCache | None = None) -> None:
         self._network, self._device = model.model, model.device
-        self._ensemble = ScaleEnsemble(model.model) if isinstance(model.model, CCNet) else None
+        self._ensemble = ScaleEnsemble(model.model, plans=plans) if isinstance(model.model, CCNet) else None
 
     @torch.inference_mode()
     def member_logits(self, images: Tensor, sequences: Sequence[ScaleSequence]) -> Tensor:

@@ -19,6 +19,7 @@ from ccnet.assessment import AssessmentOptions, Passes
 from ccnet.checkpoint import Checkpoint
 from ccnet.data import LabelledPictures
 from ccnet.errors import CcnetError, DataError
+from ccnet.plan_cache import PlanCache
 from service.background import CalledOff, Errand
 from service.engine import Engine, give_way
 from service.errors import ServiceError
@@ -34,6 +35,8 @@ from service.settings import Settings
 
 LET_FINISH_S = 2.0  # the turn that runs, when the service stops
 TRY_AGAIN_S = 5.0  # after the state could not be read or written
+# Of its own, or a job would push out what requests need again; members come one after the other, each of some 42 MB.
+MOST_PLAN_BYTES = 128 * 2**20
 BATCH_IMAGES = 256  # a call of passes: the weights of a sequence are generated once or twice for so many
 
 
@@ -54,7 +57,7 @@ class Assessor(Protocol):
     def passes_needed(self, model: Checkpoint, images: int, options: AssessmentOptions | None = None) -> int:
         """See `ccnet.assessment.passes_needed`."""
 
-    def LocalPasses(self, model: Checkpoint) -> Passes:
+    def LocalPasses(self, model: Checkpoint, plans: PlanCache) -> Passes:
         """See `ccnet.assessment.LocalPasses`."""
 
     def markdown(self, document: dict[str, Any]) -> str:
@@ -243,7 +246,7 @@ class Worker:
         else:
             dataset = test_split(order.dataset, self._settings.data_dir)
         passes = BackgroundPasses(
-            self._assessor.LocalPasses(checkpoint),
+            self._assessor.LocalPasses(checkpoint, PlanCache(min(MOST_PLAN_BYTES, self._settings.plan_cache_bytes))),
             present.errand,
             self._settings.evaluation_slice_passes,
             count,

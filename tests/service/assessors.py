@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ccnet.assessment import AssessmentOptions, Passes
 from ccnet.data import LabelledPictures
+from ccnet.plan_cache import PlanCache
 from ccnet.sequences import ScaleSequence
 
 
@@ -30,6 +31,7 @@ class FakeAssessor:
         began: Set when a job has made its first call.
         error: Raised instead of a document.
         cost: Of an image, in passes.
+        plans: Where the last job was to keep its weights.
     """
 
     def __init__(self) -> None:
@@ -39,11 +41,13 @@ class FakeAssessor:
         self.error: Exception | None = None
         self.cost = 1
         self.seen: list[LabelledPictures] = []
+        self.plans: PlanCache | None = None
 
     def passes_needed(self, model: Any, images: int, options: AssessmentOptions | None = None) -> int:
         return images * self.cost
 
-    def LocalPasses(self, model: Any) -> Passes:
+    def LocalPasses(self, model: Any, plans: PlanCache) -> Passes:
+        self.plans = plans
         return FakePasses()
 
     def assess(
