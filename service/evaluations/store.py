@@ -263,14 +263,14 @@ def _job(row: Row[Any]) -> Job:
 
 
 def _prepare(connection: Any, _: object) -> None:
-    """Of every connection: readers do not wait for a writer, and what was answered is on the disk."""
+    """Of every connection: what was answered is on the disk."""
     cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.close()
 
 
 def _require_version(engine: Engine, path: Path) -> None:
+    """Check the version, then let readers not wait for a writer, which the file remembers."""
     with engine.connect() as connection:
         version = connection.exec_driver_sql("PRAGMA user_version").scalar()
         tables = connection.exec_driver_sql("SELECT count(*) FROM sqlite_master").scalar()
@@ -282,3 +282,4 @@ def _require_version(engine: Engine, path: Path) -> None:
                 f"{path} is of version {version}, this service reads and writes version {VERSION}: move the file away, "
                 "or name another folder with CCNET_STATE_DIR"
             )
+        connection.exec_driver_sql("PRAGMA journal_mode = WAL")

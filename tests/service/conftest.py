@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +20,10 @@ from ccnet.preprocessing import Preprocessing
 from service.app import create_app
 from service.context import Phase, Service
 from service.settings import Settings
+from tests.service.assessors import FakeAssessor
 from tests.service.bench import Bench, benches
 from tests.service.fakes import FakeModel
+from tests.service.processes import Process
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -85,6 +87,23 @@ def make_app(fake: FakeModel, plain: FakeModel) -> Callable[..., FastAPI]:
 
 
 @pytest.fixture
+def assessor() -> FakeAssessor:
+    return FakeAssessor()
+
+
+@pytest.fixture
+def make_evaluating(assessor, fake, plain, tmp_path) -> Callable[..., Any]:
+    """An application that keeps its jobs under tmp_path / "jobs"."""
+
+    def make(**settings: Any) -> Any:
+        given = {"state_dir": tmp_path / "jobs", "data_dir": Path("tests/data")} | settings
+        load = lambda *_: {model.name: model for model in (fake, plain)}  # noqa: E731
+        return create_app(Settings(**given), load=load, assessor=assessor)
+
+    return make
+
+
+@pytest.fixture
 async def client(make_app: Callable[..., FastAPI]) -> AsyncIterator[httpx.AsyncClient]:
     async with running(make_app()) as client:
         yield client
@@ -125,6 +144,25 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
             data={"dataset": "fashion-mnist-sample", "train_images": 0, "test_images": 0},
         )
     return folder
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Process]]:
+    """What starts processes of the service, and ends those that a test leaves."""
+    processes: list[Process] = []
+
+    def starter(under: Sequence[str] = (), module: str = "service", **settings: object) -> Process:
+        process = Process(under, module, **({"port": 0, "device": "cpu"} | settings))
+        processes.append(process)
+        return process
+
+    yield starter
+    for process in processes:
+        if process.popen.poll() is None:
+            process.popen.kill()
+        process.leave()
+        if process.popen.stderr is not None:
+            process.popen.stderr.close()
 
 
 @pytest.fixture

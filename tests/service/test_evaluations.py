@@ -5,7 +5,7 @@ import functools
 import io
 import json
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +15,14 @@ import pytest
 from starlette.requests import ClientDisconnect
 
 from ccnet.errors import CcnetError
-from service.app import create_app
 from service.evaluations.state import UPLOADS
-from service.settings import Settings
-from tests.service.assessors import FakeAssessor
+from service.evaluations.worker import MOST_PLAN_BYTES
 from tests.service.conftest import running, service_behind
 from tests.service.pictures import grey
 from tests.service.test_bad_input import assert_problem
 
 PATH = "/v1/evaluations"
 FINAL = {"succeeded", "failed", "cancelled"}
-
-
-@pytest.fixture
-def assessor() -> FakeAssessor:
-    return FakeAssessor()
-
-
-@pytest.fixture
-def make_evaluating(assessor, fake, plain, tmp_path) -> Callable[..., Any]:
-    """An application that keeps its jobs under tmp_path / "jobs"."""
-
-    def make(**settings: Any) -> Any:
-        given = {"state_dir": tmp_path / "jobs", "data_dir": Path("tests/data")} | settings
-        load = lambda *_: {model.name: model for model in (fake, plain)}  # noqa: E731
-        return create_app(Settings(**given), load=load, assessor=assessor)
-
-    return make
 
 
 @pytest.fixture
@@ -377,6 +358,14 @@ async def test_finished_jobs_are_forgotten_but_for_the_newest(make_evaluating):
             while len((await client.get(PATH)).json()["evaluations"]) > 2:
                 await asyncio.sleep(0.005)
         assert [job["id"] for job in (await client.get(PATH)).json()["evaluations"]] == ids[:1:-1]
+
+
+@pytest.mark.parametrize(("given", "kept"), [(2**20, 2**20), (2**40, MOST_PLAN_BYTES)])
+async def test_weights_of_a_job_are_kept_apart_and_within_what_the_settings_say(make_evaluating, assessor, given, kept):
+    async with running(make_evaluating(plan_cache_bytes=given)) as client:
+        await finished(client, (await post(client)).json()["id"])
+        assert assessor.plans.max_bytes == kept
+        assert assessor.plans is not service_behind(client).engine.plans
 
 
 async def test_a_key_is_demanded_as_elsewhere(make_evaluating):

@@ -1,85 +1,16 @@
 """A real process: it starts, answers, drains and leaves with the right status."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.service.pictures import grey
-
-ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 90
-
-
-class Process:
-    """`python -m service` on a free port, with its log."""
-
-    def __init__(self, under: Sequence[str] = (), **settings: object) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CCNET_")}
-        environment |= {f"CCNET_{name.upper()}": str(value) for name, value in settings.items()}
-        self.popen = subprocess.Popen(
-            [*under, sys.executable, "-m", "service"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-        )
-        self.log: list[dict] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.popen.stderr is not None
-        for line in self.popen.stderr:
-            try:
-                self.log.append(json.loads(line))
-            except ValueError:
-                self.log.append({"message": line.strip()})
-
-    def wait_for(self, message: str) -> dict:
-        """The first line of the log that begins so."""
-        give_up = time.monotonic() + PATIENCE_S
-        while time.monotonic() < give_up:
-            for line in list(self.log):
-                if line["message"].startswith(message):
-                    return line
-            if self.popen.poll() is not None and not self._reader.is_alive():
-                break
-            time.sleep(0.02)
-        raise AssertionError(f"no line {message!r} in {self.log}")
-
-    @property
-    def url(self) -> str:
-        return self.wait_for("Uvicorn running on ")["message"].split()[3]
-
-    def leave(self) -> int:
-        """The exit status."""
-        status = self.popen.wait(PATIENCE_S)
-        self._reader.join(PATIENCE_S)
-        return status
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Process]]:
-    processes: list[Process] = []
-
-    def starter(under: Sequence[str] = (), **settings: object) -> Process:
-        process = Process(under, **({"port": 0, "device": "cpu"} | settings))
-        processes.append(process)
-        return process
-
-    yield starter
-    for process in processes:
-        if process.popen.poll() is None:
-            process.popen.kill()
-        process.leave()
-        if process.popen.stderr is not None:
-            process.popen.stderr.close()
+from tests.service.processes import PATIENCE_S
 
 
 def test_it_starts_answers_and_after_sigterm_finishes_what_it_took(start, checkpoints):
