@@ -6,6 +6,7 @@ Times of one machine say nothing of another, so that only what was measured on e
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,8 +42,9 @@ class Benchmark:
         return None if row is None else float(row["value"])
 
     def spread(self, case: str, what: str) -> float:
-        """Half its interquartile range; 0 for what is counted."""
-        return float(self._rows[case, what]["spread"])
+        """Half its interquartile range; 0 for what is counted, and for what was not measured."""
+        row = self._rows.get((case, what))
+        return 0.0 if row is None else float(row["spread"])
 
     def ratio(self, case: str, what: str, reference: str) -> float | None:
         """Of two figures of one case; None where one of them was not measured."""
@@ -95,6 +97,24 @@ def undecided(findings: Findings) -> None:
     """Leave every claim open: a quick run measures other cases than the paper's, a few times each."""
     evidence = "a quick run measures small cases only: "
     findings.claims = [Claim(claim.text, "undecided", evidence + claim.evidence) for claim in findings.claims]
+
+
+def over(benchmark: Benchmark, cases: Mapping[int, str], what: str) -> dict[int, tuple[float, float]]:
+    """(ratio, spread) by size or number of layers, of the cases in which it was measured."""
+    values = {key: (benchmark.value(case, what), case) for key, case in cases.items()}
+    return {key: (value, benchmark.spread(case, what)) for key, (value, case) in values.items() if value is not None}
+
+
+def beyond(ratios: Mapping[int, tuple[float, float]], limit: float) -> bool | None:
+    """Whether every ratio lies above a limit by more than its spread; False where every one lies below by as much.
+
+    None where they lie on both sides or too close to tell, and where nothing was measured.
+    """
+    if not ratios:
+        return None
+    if all(ratio - spread > limit for ratio, spread in ratios.values()):
+        return True
+    return False if all(ratio + spread < limit for ratio, spread in ratios.values()) else None
 
 
 def times(value: float | None, spread: float = 0.0) -> str:

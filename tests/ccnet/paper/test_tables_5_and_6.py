@@ -74,6 +74,94 @@ def test_a_layer_takes_longer_than_conv_or_does_not(
     assert verdict(table_5.find(full), "takes longer than Conv") == expected
 
 
+def without(document: dict[str, Any], *words: str) -> dict[str, Any]:
+    """The document with no row of these cases or quantities."""
+    rows = [row for row in document["rows"] if not any(word in (row["case"], row["what"]) for word in words)]
+    return {**document, "rows": rows}
+
+
+def test_what_was_not_measured_decides_nothing(full: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = {name: {**stored(name), "rows": []} for name in ("table_5", "table_6", "memory", "training_step")}
+    keep(monkeypatch, empty)
+    for item in (table_5, table_6):
+        claims = item.find(full).claims
+        assert len(claims) >= 3
+        assert {claim.verdict for claim in claims} == {"undecided"}
+        assert all("not measured" in claim.evidence or "not run" in claim.evidence for claim in claims)
+        full._seen.clear()
+
+
+def test_a_case_that_lacks_its_ratio_is_left_out_and_is_not_taken_for_0(
+    full: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {name: stored(name) for name in ("table_5", "table_6", "memory", "training_step")}
+    keep(monkeypatch, kept | {name: without(kept[name], "CC / conv2d") for name in ("table_5", "table_6")})
+    fifth, sixth = table_5.find(full), table_6.find(full)
+    assert verdict(fifth, "takes longer than Conv") == verdict(sixth, "more than twice") == "undecided"
+    assert set(fifth.series["ours"]) == set(sixth.series["ours"]) == {None}
+    assert table_5.plot({"series": fifth.series}).axes
+    assert table_6.plot({"series": sixth.series}).axes
+
+
+@pytest.mark.parametrize(
+    ("ratios", "expected"),
+    [
+        ({1: (2.5, 0.1), 2: (2.2, 0.1)}, True),
+        ({1: (1.2, 0.1), 2: (1.1, 0.1)}, False),
+        ({1: (2.5, 0.1), 2: (1.1, 0.1)}, None),
+        ({1: (2.5, 0.6)}, None),
+        ({}, None),
+    ],
+)
+def test_ratios_are_beyond_a_limit_by_more_than_their_spreads_or_it_cannot_be_told(
+    ratios: dict[int, tuple[float, float]], expected: bool | None
+) -> None:
+    assert benchmarked.beyond(ratios, 2) is expected
+
+
+@pytest.mark.parametrize(("factor", "expected"), [(1, "fails"), (9.2, "undecided"), (20, "holds")])
+def test_an_epoch_takes_15_times_as_long_or_not_or_it_cannot_be_told(
+    full: Context, monkeypatch: pytest.MonkeyPatch, factor: float, expected: str
+) -> None:
+    training = scaled(stored("training_step"), "corrected / ConvNet", factor)
+    for row in training["rows"]:
+        row["spread"] = 0.5
+    keep(monkeypatch, {name: stored(name) for name in ("table_6", "memory")} | {"training_step": training})
+    assert verdict(table_6.find(full), "an epoch of CCNet") == expected
+
+
+def test_deeper_networks_are_undecided_unless_the_standard_layer_was_run(
+    full: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = {name: stored(name) for name in ("table_6", "memory", "training_step")}
+    assert not any("layers of s = 1" in row["case"] and row["what"] == "standard" for row in kept["memory"]["rows"])
+    keep(monkeypatch, kept)
+    assert verdict(table_6.find(full), "allows deeper") == "undecided"
+    cleared = next(
+        row
+        for row in kept["memory"]["rows"]
+        if "layers of s = 1, forward +" in row["case"] and row["what"] == "chunked"
+    )
+    for factor, expected in ((50, "holds"), (0.5, "fails")):
+        standard = {**cleared, "what": "standard", "value": factor * cleared["value"]}
+        keep(monkeypatch, kept | {"memory": {**kept["memory"], "rows": [*kept["memory"]["rows"], standard]}})
+        assert verdict(table_6.find(full), "allows deeper") == expected
+
+
+def test_memory_saved_by_less_than_half_is_not_saved_significantly(
+    full: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = stored("memory")
+    standard = {row["case"]: row["value"] for row in memory["rows"] if row["what"] == "standard"}
+    for share, expected in ((0.6, "fails"), (0.4, "holds")):
+        changed = copy.deepcopy(memory)
+        for row in changed["rows"]:
+            if row["what"] == "chunked" and row["case"] in standard:
+                row["value"] = share * standard[row["case"]]
+        keep(monkeypatch, {"table_5": stored("table_5"), "memory": changed})
+        assert verdict(table_5.find(full), "clearing memory significantly reduces") == expected
+
+
 def test_memory_that_is_not_saved_is_noticed(full: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     keep(monkeypatch, {"table_5": stored("table_5"), "memory": scaled(stored("memory"), "discrete", 1000)})
     findings = table_5.find(full)
