@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ccnet import provenance
 from ccnet.assessment.classes import labels_for
-from ccnet.assessment.comparisons import compare_all
+from ccnet.assessment.comparisons import LEAST_COMPARED, compare_all
 from ccnet.assessment.gathering import CountedPasses, Gathered, draw_sequences, gather
 from ccnet.assessment.options import AssessmentOptions
 from ccnet.assessment.passes import LocalPasses, Passes
@@ -165,8 +165,9 @@ def _method(options: AssessmentOptions, pool: int) -> dict[str, str]:
     """In words how every kind of number was measured."""
     plain = "One pass; the network takes no scale sequence."
     intervals = (
-        f"95%: bootstrap of {options.resamples} resamples over images, the draws kept; Wilson's for the accuracy of a "
-        "single draw, and where no two images differ. They hold neither training nor the pool to account."
+        f"95%: bootstrap of {options.resamples} resamples over images, the draws kept; for accuracies the wider of it "
+        f"and Wilson's, which alone is that of a single draw; none for differences of fewer than {LEAST_COMPARED} "
+        "images. They hold neither training nor the pool to account."
     )
     scaled = (
         "Cross-fitted: a temperature is fitted to one half of the images and scales the other, and the other way round."

@@ -1,7 +1,8 @@
 """Paired comparisons: what an ensemble gains, what views gain at as many passes, and the difference of the two.
 
 An image brings the values of both sides along into a resample, so what is easy or hard for both cancels, and a
-difference that no two intervals of accuracies would show can be told from chance.
+difference that no two intervals of accuracies would show can be told from chance. Fewer than `LEAST_COMPARED` images
+get no interval: the bootstrap knows of no values but theirs, and of one image claims certainty.
 """
 
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from ccnet.assessment.intervals import bootstrap
 from ccnet.assessment.options import AssessmentOptions
 from ccnet.assessment.rows import Row
+
+LEAST_COMPARED = 20  # images
 
 
 def compare_all(rows: list[Row], options: AssessmentOptions) -> list[dict[str, Any]]:
@@ -42,5 +45,8 @@ def compare(of: Row, minus: Row, options: AssessmentOptions) -> dict[str, Any]:
 
 
 def _difference(values: Any, options: AssessmentOptions) -> dict[str, Any]:
+    difference = float(values.mean())
+    if len(values) < LEAST_COMPARED:
+        return {"difference": difference, "interval": None}
     interval = bootstrap(values, seed=options.seed, resamples=options.resamples)
-    return {"difference": float(values.mean()), "interval": list(interval)}
+    return {"difference": difference, "interval": list(interval)}

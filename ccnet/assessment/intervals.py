@@ -1,9 +1,9 @@
-"""95% intervals of means over images: what another set of as many images from the same source could have shown.
+"""95% intervals of means over images: where the mean over endlessly many images from the same source may lie.
 
     bootstrap   images are drawn anew, with replacement; the draws of scale sequences are kept, each image's value being
                 the mean over them. Differences of two models are paired: an image brings both of its values along
-    Wilson      of a share, where each image counts 0 or 1; of a single draw, and where no two images differ, since the
-                bootstrap would then claim certainty
+    Wilson      of a share, where each image counts 0 or 1: of a single draw. Of several, whose images may count in
+                between, it is the wider of both: near 0 and 1 the bootstrap claims a certainty that it has not
 
 Neither holds the network's training or the choice of the pool of sequences to account.
 """
@@ -49,12 +49,14 @@ def bootstrap(values: Tensor, *, seed: int, resamples: int = 1000) -> Interval:
 
 
 def of_share(values: Tensor, *, draws: int, seed: int, resamples: int) -> tuple[Interval, str]:
-    """(interval, "bootstrap" or "Wilson") of a share.
+    """(interval, "Wilson" or "bootstrap and Wilson") of a share.
 
     Args:
         values: float64 [N], the share of draws in which an image counts.
-        draws: their number.
+        draws: their number; of several the interval is the envelope of both.
     """
-    if draws == 1 or bool((values == values[0]).all()):
-        return wilson(float(values.mean()), len(values)), "Wilson"
-    return bootstrap(values, seed=seed, resamples=resamples), "bootstrap"
+    by_count = wilson(float(values.mean()), len(values))
+    if draws == 1:
+        return by_count, "Wilson"
+    drawn = bootstrap(values, seed=seed, resamples=resamples)
+    return (min(by_count[0], drawn[0]), max(by_count[1], drawn[1])), "bootstrap and Wilson"

@@ -63,14 +63,14 @@ def comparison_table(document: Document) -> Table:
     rows = []
     for one in document["comparisons"]:
         accuracy, nll = one["accuracy"], one["scaled_nll"]
-        interval = None if nll is None else f"{_signed(nll['interval'][0])} to {_signed(nll['interval'][1])}"
+        ends = None if nll is None else nll["interval"]
         rows.append(
             (
                 f"{of_kind(**one['of'])} − {of_kind(**one['minus'])}",
                 points(accuracy["difference"]),
-                points_interval(accuracy["interval"]),
+                NONE if accuracy["interval"] is None else points_interval(accuracy["interval"]),
                 NONE if nll is None else _signed(nll["difference"]),
-                interval or NONE,
+                NONE if ends is None else f"{_signed(ends[0])} to {_signed(ends[1])}",
             )
         )
     columns = ("difference", "accuracy, points", "95% interval", "scaled NLL", "95% interval of it")

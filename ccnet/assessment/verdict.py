@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ccnet.assessment.comparisons import LEAST_COMPARED
 from ccnet.assessment.temperature import HIGHEST, LEAST_IMAGES, LOWEST
 from ccnet.assessment.wording import duration, of_kind, percent, percent_interval, points, points_interval, score
 
@@ -57,6 +58,8 @@ def _gains(document: Document) -> list[str]:
     ensemble, views = _comparison(document, "sequences", "sequences"), _comparison(document, "views", "views")
     between = _comparison(document, "sequences", "views")
     sentences = []
+    if document["dataset"]["n"] < LEAST_COMPARED:
+        return []  # a note says so
     if ensemble is not None:
         sentences.append(f"An ensemble of {size} {_change(ensemble)} over one sequence, at {size} times the passes.")
     if views is not None:
@@ -98,15 +101,24 @@ def _calibration(document: Document) -> list[str]:
             f"{percent(ece['mean'])}, and up to {percent(ece['by_chance_95'])} would be chance."
         )
         return [sentence]
-    how = "over-confident" if confidence > accuracy else "under-confident"
     sentence = (
-        f"Probabilities of {name} are {how}: {percent(confidence)} on average where {percent(accuracy)} are right; "
-        f"calibration error {percent(ece['mean'])}, of which chance gives {percent(ece['by_chance'])}."
+        f"Probabilities of {name} are {_tendency(confidence - accuracy, ece['mean'])}: {percent(confidence)} on "
+        f"average where {percent(accuracy)} are right; calibration error {percent(ece['mean'])}, where chance alone "
+        f"would give {percent(ece['by_chance'])}."
     )
     if scaled is None:
         return [sentence]
-    mended = f"With logits divided by {scaled['temperature']:.2f} it is {percent(scaled['ece']['mean'])}."
-    return [f"{sentence} {mended}"]
+    after, divided = scaled["ece"]["mean"], f"logits divided by {scaled['temperature']:.2f}"
+    if after < ece["mean"]:
+        return [f"{sentence} With {divided} it is {percent(after)}."]
+    return [f"{sentence} A temperature does not mend that: with {divided} it is {percent(after)}."]
+
+
+def _tendency(gap: float, error: float) -> str:
+    """A direction where the mean gap of confidence over accuracy makes up most of the error; else there is none."""
+    if abs(gap) <= error / 2:
+        return "too high on some images and too low on others"
+    return "over-confident" if gap > 0 else "under-confident"
 
 
 def _churn(document: Document) -> list[str]:
@@ -151,6 +163,8 @@ def _few_images(document: Document) -> list[str]:
         )
     if document["dataset"]["n"] < LEAST_IMAGES:
         found.append(f"Nothing was scaled by a temperature: that takes {LEAST_IMAGES} images.")
+    if document["dataset"]["n"] < LEAST_COMPARED and document["comparisons"]:
+        found.append(f"Nothing is said of differences: {LEAST_COMPARED} images are the fewest that can tell one.")
     return found
 
 

@@ -1,5 +1,6 @@
 """What people read: the verdict, Markdown and the page, for harmless names and for hostile ones."""
 
+import copy
 import re
 import threading
 from dataclasses import replace
@@ -172,6 +173,52 @@ def test_the_verdict_says_what_the_interval_allows(document, change, words) -> N
     ]
     sentences = verdict(document | {"comparisons": changed})
     assert any(words in sentence for sentence in sentences)
+
+
+@pytest.mark.parametrize("images", [1, 19])
+def test_of_too_few_images_no_difference_is_judged_and_a_note_says_so(model, images) -> None:
+    document = assess(model, pictures(images), quick(), passes=Scripted(certainty=0))
+    said = " ".join(document["verdict"])
+    assert not re.search(r"gain|lose|ahead|tell ensemble", said)
+    assert any(note.startswith("Nothing is said of differences: 20 images") for note in document["notes"])
+    (table,) = re.findall(r"## Differences.*?\n\n((?:\|.*\n)+)", markdown(document))
+    assert all(line.split(" | ")[2] == "-" for line in table.splitlines()[2:])
+    assert_self_contained(html(document))
+
+
+def calibration_sentence(document: dict[str, Any], confidence: float, accuracy: float, ece: float, after: float) -> str:
+    """What the verdict says of these numbers."""
+    from ccnet.assessment.verdict import main_row, verdict
+
+    changed = copy.deepcopy(document)
+    scores = main_row(changed)["mean_of_logits"]
+    scores["confidence"]["mean"], scores["accuracy"]["mean"] = confidence, accuracy
+    scores["ece"] |= {"mean": ece, "by_chance": 0.006, "by_chance_95": 0.01}
+    scores["scaled"]["temperature"], scores["scaled"]["ece"]["mean"] = 1.1, after
+    return next(sentence for sentence in verdict(changed) if sentence.startswith("Probabilities"))
+
+
+@pytest.mark.parametrize(
+    ("confidence", "accuracy", "ece", "words"),
+    [
+        (0.9, 0.8, 0.11, "are over-confident: 90.0% on average where 80.0% are right"),
+        (0.7, 0.8, 0.11, "are under-confident"),
+        (0.8, 0.802, 0.143, "are too high on some images and too low on others"),
+        (0.75, 0.8, 0.143, "are too high on some images and too low on others"),
+    ],
+)
+def test_a_direction_is_named_only_where_the_mean_gap_is_most_of_the_error(
+    document, confidence, accuracy, ece, words
+) -> None:
+    sentence = calibration_sentence(document, confidence, accuracy, ece, 0.02)
+    assert words in sentence
+    assert f"calibration error {percent(ece)}, where chance alone would give 0.6%." in sentence
+    assert sentence.endswith("With logits divided by 1.10 it is 2.0%.")
+
+
+def test_a_temperature_that_makes_it_worse_is_said_not_to_mend_it(document) -> None:
+    sentence = calibration_sentence(document, 0.8, 0.802, 0.143, 0.16)
+    assert sentence.endswith("A temperature does not mend that: with logits divided by 1.10 it is 16.0%.")
 
 
 def test_words_for_numbers() -> None:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from ccnet.assessment import AssessmentOptions
 from ccnet.assessment.churn import churn, gained_and_lost
-from ccnet.assessment.comparisons import compare
+from ccnet.assessment.comparisons import LEAST_COMPARED, compare
 from ccnet.assessment.intervals import bootstrap, of_share, wilson
 from ccnet.assessment.rows import make_row
 from tests.ccnet.assessment import oracles
@@ -37,8 +37,19 @@ def test_an_interval_holds_its_mean(shares, seed) -> None:
     (low, high), method = of_share(values, draws=4, seed=seed, resamples=300)
     assert 0 <= low <= float(values.mean()) + 1e-12
     assert float(values.mean()) - 1e-12 <= high <= 1
-    assert method == ("Wilson" if len(set(shares)) == 1 else "bootstrap")
-    assert low < high or method == "bootstrap"
+    by_count, drawn = wilson(float(values.mean()), len(shares)), bootstrap(values, seed=seed, resamples=300)
+    assert method == "bootstrap and Wilson"
+    assert low == min(by_count[0], drawn[0]) < max(by_count[1], drawn[1]) == high
+
+
+def test_one_image_in_between_does_not_make_a_share_certain() -> None:
+    values = torch.ones(30, dtype=torch.float64)
+    certain, _ = of_share(values, draws=10, seed=0, resamples=300)
+    values[0] = 0.9
+    almost, _ = of_share(values, draws=10, seed=0, resamples=300)
+    assert certain == pytest.approx((0.886, 1.0), abs=1e-3)
+    assert almost[0] <= certain[0]
+    assert almost[1] - almost[0] > 0.1
 
 
 def test_a_single_draw_gets_wilsons_interval() -> None:
@@ -109,6 +120,16 @@ def test_a_comparison_is_paired_over_images() -> None:
     assert apart[0][1] > apart[1][0], "unpaired intervals overlap"
     same = compare(second, second, options)["accuracy"]  # type: ignore[arg-type]
     assert (same["difference"], same["interval"]) == (0, [0, 0])
+
+
+@pytest.mark.parametrize(("images", "given"), [(1, False), (LEAST_COMPARED - 1, False), (LEAST_COMPARED, True)])
+def test_a_difference_of_too_few_images_gets_no_interval(images: int, given: bool) -> None:
+    labels = torch.zeros(images, dtype=torch.long)
+    options = AssessmentOptions(max_shifts=())
+    right, wrong = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    first, second = (make_row("sequences", [(0,)], one.expand(1, images, 2), labels, options) for one in (right, wrong))
+    found = compare(first, second, options)["accuracy"]
+    assert (found["difference"], found["interval"] is not None) == (1, given)
 
 
 def test_numbers_of_a_single_image_are_finite() -> None:
