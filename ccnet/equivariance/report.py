@@ -19,7 +19,7 @@ scale sequences. Intervals come from resampling images.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from typing import Any, Unpack
 
@@ -56,7 +56,7 @@ class Measure:
     """One number.
 
     Attributes:
-        value: None where there is nothing to measure, and for the SNR of answers that do not differ at all.
+        value: None where there is nothing to measure; and for an SNR where nothing differs, or all answers are 0.
         ci95: percentile bootstrap interval, images resampled; None with the value, and where it has no end.
     """
 
@@ -77,7 +77,7 @@ class ShiftReport:
         per_image: each image's own value of every measure, None where it has none; what two networks are compared by,
             image by image.
         images: how many.
-        skipped: pairs without a cosine of maps, because both are zero.
+        skipped: pairs without a cosine of maps, because both are zero; (0, 0) is none.
         protocol: every choice behind the numbers, as JSON values.
     """
 
@@ -91,7 +91,9 @@ class ShiftReport:
 
     def as_json(self) -> dict[str, Any]:
         """JSON values, without those of single images."""
-        return {name: value for name, value in asdict(self).items() if name != "per_image"}
+        return asdict(
+            replace(self, per_image={}), dict_factory=lambda items: {k: v for k, v in items if k != "per_image"}
+        )
 
 
 def shift_report(
@@ -149,25 +151,27 @@ def shift_report(
             name: tuple(_value(name, *parts) for parts in zip(*both, strict=True)) for name, both in sums.items()
         },
         images=count,
-        skipped=int(measured.cosine.isnan().sum()),
+        skipped=int((measured.cosine.isnan() & (plan.shift != 0).any(dim=1)).sum()),
         protocol=_protocol(protocol, groups, moves, seed, images),
     )
 
 
 def shift_grid(max_shift: int, step: int | Fraction = 1) -> list[Shift]:
-    """Every (dy, dx) of [-max_shift, max_shift]^2 whose parts are multiples of `step`, row by row.
+    """Every (dy, dx) of [-max_shift, max_shift]^2 whose parts are multiples of `step`, row by row, both ends included.
 
     Args:
-        max_shift: px, at least 0.
-        step: px, a whole number or a Fraction such as 1/2, above 0.
+        max_shift: px, at least 1.
+        step: px, a whole number or a Fraction such as 1/2, which goes into `max_shift` without a rest.
 
     Raises:
-        CcnetError: a step that is not positive, or more than 10,000 shifts.
+        CcnetError: no such numbers, or more than 10,000 shifts.
     """
     step = Fraction(step)
-    if step <= 0 or max_shift < 0:
-        raise CcnetError(f"a grid has a max_shift of 0 or more and a step above 0; got {max_shift} and {step}")
-    reach = int(Fraction(max_shift) / step)
+    if max_shift < 1 or step <= 0 or (max_shift / step).denominator != 1:
+        raise CcnetError(
+            f"a grid of shifts has a max_shift of 1 px or more and a step that goes into it; got {max_shift} and {step}"
+        )
+    reach = int(max_shift / step)
     if (2 * reach + 1) ** 2 > MAX_SHIFTS:
         raise CcnetError(f"a grid of {(2 * reach + 1) ** 2:,} shifts; at most {MAX_SHIFTS:,}: take a larger step")
     line = [number * step for number in range(-reach, reach + 1)]
@@ -262,7 +266,7 @@ def _measure(name: str, numerator: Tensor, denominator: Tensor, seed: int) -> Me
     if value is None:
         return Measure(None, None)
     low, high = bootstrap_ratio(numerator, denominator, seed=seed)
-    if math.isinf(high):  # a resample without any difference
+    if not math.isfinite(high) or (low == 0 and name.endswith("_db")):  # resamples without any difference or signal
         return Measure(value, None)
     return Measure(value, (_in_units(name, low), _in_units(name, high)))
 

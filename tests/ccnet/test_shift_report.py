@@ -239,6 +239,7 @@ def test_the_report_is_json_and_names_its_shifts() -> None:
         ({"border": "crop", "margin": 1, "shifts": [(2, 0)]}, "larger margin"),
         ({"border": "crop", "margin": 6, "shifts": [(0, 0)]}, "leaves nothing"),
         ({"undo": "ideal"}, "go round"),
+        ({"undo": "ideal", "border": "zero", "outside": "circular"}, "go round"),
         ({"undo": "guess"}, "undo is one of"),
     ],
 )
@@ -247,13 +248,33 @@ def test_an_argument_out_of_range_is_named(arguments: dict[str, Any], message: s
         shift_report(CircularNet(), images(3), **{"shifts": [(1, 1)], "total_scale": 1, **arguments})
 
 
-def test_a_grid_holds_every_step_and_refuses_too_many() -> None:
+def test_a_grid_holds_every_step_with_both_ends_and_refuses_too_many() -> None:
     assert shift_grid(1) == [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     assert len(shift_grid(1, Fraction(1, 2))) == 25
-    assert len(shift_grid(1, Fraction(2, 3))) == 9
-    for max_shift, step in ((1, 0), (-1, 1), (200, 1)):
+    assert shift_grid(2, Fraction(2, 3))[-1] == (2, 2)
+    for max_shift, step in ((1, 0), (-1, 1), (0, 1), (1, Fraction(2, 3)), (200, 1)):
         with pytest.raises(CcnetError):
             shift_grid(max_shift, step)
+
+
+@pytest.mark.parametrize("border", ["reflect", "zero"], ids=["no difference", "no signal before something enters"])
+def test_an_snr_whose_resamples_may_hold_no_difference_or_no_signal_has_no_interval(border: str) -> None:
+    class Awake(nn.Module):
+        """Its map is the picture where that has a bright pixel; else it is empty, or, by `border`, flat."""
+
+        def features(self, x: Tensor) -> Tensor:
+            bright = (x.amax(dim=(1, 2, 3), keepdim=True) > 1).double()
+            return bright * x[:, :1] + (1 - bright) * (0.5 if border == "reflect" else 0.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.features(x).flatten(1)[:, :4]
+
+    batch = images(4)
+    batch[1:] = 0.1  # of these the map moves not at all, or comes to be only when 9 enters
+    found = shift_report(Awake(), batch, GRID, border=border, fill=9.0, cut=0, total_scale=1)  # type: ignore[arg-type]
+    assert found.measures["feature_snr_db"].value is not None
+    assert found.measures["feature_snr_db"].ci95 is None
+    json.dumps(found.as_json(), allow_nan=False)
 
 
 def test_an_images_own_values_make_those_of_all() -> None:

@@ -86,7 +86,10 @@ def test_a_report_stands_beside_that_of_another_model() -> None:
     ("options", "words"),
     [
         (("--report", "--max-shift", "1,2"), ("--report", "1,2")),
-        (("--report", "--step", "0"), ("step above 0",)),
+        (("--report", "--step", "0"), ("a step that goes into it",)),
+        (("--report", "--step", "5"), ("a step that goes into it",)),
+        (("--report", "--max-shift", "0"), ("1 px or more",)),
+        (("--report", "--step", "1e-30000000"), ("1e-30000000", "0.25")),
         (("--report", "--step", "half"), ("--step half", "1/2")),
         (("--step", "1/2"), ("--report",)),
         (("--border", "wrap"), ("wrap", "circular")),
