@@ -37,6 +37,8 @@ from service.workers import WorkerPool
 
 KEYED = (classify.router, equivariance.router, evaluations.router, sequences.router, models.router)
 OPEN_INFERENCE = openinference.router  # keyed too; its errors have another form
+MAX_WAITING_DRAWINGS = 16  # pictures and reports; each takes half a second, and one thread of its own makes them all
+
 OPEN = (health.router, openinference.health)
 
 OWN_TELEMETRY: TelemetryConfig = {
@@ -78,6 +80,7 @@ def create_app(
         metrics=counted,
         engine=engine,
         workers=WorkerPool(settings.worker_threads, settings.max_waiting_images),
+        drawers=WorkerPool(1, MAX_WAITING_DRAWINGS, "drawn"),
         holding=Holding(settings.max_held_bytes),
         evaluations=Evaluations(settings, engine, counted, assessor),
     )
@@ -191,6 +194,7 @@ async def _stop(service: Service) -> None:
     await asyncio.to_thread(service.evaluations.stop)
     answered = await service.engine.stop(service.settings.drain_timeout_s)
     service.workers.close()
+    service.drawers.close()
     log(logging.INFO, "stopped", all_answered=answered)
 
 

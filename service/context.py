@@ -36,6 +36,7 @@ class Service:
     metrics: Metrics
     engine: Engine
     workers: WorkerPool
+    drawers: WorkerPool
     holding: Holding
     evaluations: Evaluations
     phase: Phase = Phase.STARTING

@@ -7,7 +7,6 @@ for.
 
 import io
 import math
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,46 +24,42 @@ PANEL_INCHES = 2.9
 MISSING = "0.8"  # grey of a shift under which every map was zero
 SKIPPED_ALL = float("nan")
 
-_one_at_a_time = threading.Lock()  # fonts are shared by all figures
-
 
 def draw_maps(answer: ProbeResponse) -> bytes:
     """The cosine at every shift, models side by side under one colour scale: a PNG file."""
     probes = answer.models
     columns = min(len(probes), MOST_COLUMNS)
     rows = math.ceil(len(probes) / columns)
-    with _one_at_a_time:
-        figure = _figure(PANEL_INCHES * max(columns, 1.6) + 1.1, PANEL_INCHES * rows + 1.0)
-        panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-        lowest = _lowest(probes)
-        for panel, probe in zip(panels, probes, strict=False):
-            shown = _draw_map(panel, probe, lowest)
-        for panel in panels[len(probes) :]:
-            panel.set_axis_off()
-        figure.colorbar(shown, ax=panels, label="cosine of the last maps")
-        _title(figure, "How far the last map moves along with the picture (1: wholly)", _about_upload(answer))
-        return _png(figure)
+    figure = _figure(PANEL_INCHES * max(columns, 1.6) + 1.1, PANEL_INCHES * rows + 1.0)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    lowest = _lowest(probes)
+    for panel, probe in zip(panels, probes, strict=False):
+        shown = _draw_map(panel, probe, lowest)
+    for panel in panels[len(probes) :]:
+        panel.set_axis_off()
+    figure.colorbar(shown, ax=panels, label="cosine of the last maps")
+    _title(figure, "How far the last map moves along with the picture (1: wholly)", _about_upload(answer))
+    return _png(figure)
 
 
 def draw_table(answer: TableResponse) -> bytes:
     """The rows of the table with their 95% intervals: a PNG file."""
-    with _one_at_a_time:
-        figure = _figure(6.0, 4.2)
-        axes: Axes = figure.subplots()
-        rows = sorted(answer.rows, key=lambda row: row.max_shift)
-        shifts, means = [row.max_shift for row in rows], [row.cosine_mean for row in rows]
-        below = [max(0.0, row.cosine_mean - row.ci95[0]) for row in rows]
-        above = [max(0.0, row.ci95[1] - row.cosine_mean) for row in rows]
-        axes.errorbar(shifts, means, yerr=[below, above], marker="o", capsize=4, color="#205493")
-        for shift, mean in zip(shifts, means, strict=True):
-            axes.annotate(f"{mean:.3f}", (shift, mean), (7, 5), textcoords="offset points", fontsize="small")
-        axes.set_xticks(shifts)
-        axes.margins(x=0.12, y=0.15)
-        axes.set_xlabel("largest shift, pixels of the input")
-        axes.set_ylabel("mean cosine of the last maps")
-        axes.grid(alpha=0.3)
-        _title(figure, f"{answer.model}: shift equivariance (1: whole)", _about_table(answer))
-        return _png(figure)
+    figure = _figure(6.0, 4.2)
+    axes: Axes = figure.subplots()
+    rows = sorted(answer.rows, key=lambda row: row.max_shift)
+    shifts, means = [row.max_shift for row in rows], [row.cosine_mean for row in rows]
+    below = [max(0.0, row.cosine_mean - row.ci95[0]) for row in rows]
+    above = [max(0.0, row.ci95[1] - row.cosine_mean) for row in rows]
+    axes.errorbar(shifts, means, yerr=[below, above], marker="o", capsize=4, color="#205493")
+    for shift, mean in zip(shifts, means, strict=True):
+        axes.annotate(f"{mean:.3f}", (shift, mean), (7, 5), textcoords="offset points", fontsize="small")
+    axes.set_xticks(shifts)
+    axes.margins(x=0.12, y=0.15)
+    axes.set_xlabel("largest shift, pixels of the input")
+    axes.set_ylabel("mean cosine of the last maps")
+    axes.grid(alpha=0.3)
+    _title(figure, f"{answer.model}: shift equivariance (1: whole)", _about_table(answer))
+    return _png(figure)
 
 
 def _draw_map(panel: "Axes", probe: ModelProbe, lowest: float) -> "ScalarMappable":

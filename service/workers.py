@@ -21,11 +21,12 @@ class WorkerPool:
     Args:
         threads: Worker threads.
         max_images: Images, and other tasks, that may wait or run at once.
+        work: What is done with them, for the refusal: "decoded", "drawn".
     """
 
-    def __init__(self, threads: int, max_images: int) -> None:
+    def __init__(self, threads: int, max_images: int, work: str = "decoded") -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="worker")
-        self._max_images = max_images
+        self._max_images, self._work = max_images, work
         self._images = 0
         self._lock = threading.Lock()
 
@@ -64,8 +65,8 @@ class WorkerPool:
         with self._lock:
             if self._images and self._images + images > self._max_images:
                 raise QueueFull(
-                    f"{images} images came while {self._images} wait to be decoded; at most {self._max_images} may "
-                    "wait: try again later",
+                    f"{images} images came while {self._images} wait to be {self._work}; at most {self._max_images} "
+                    "may wait: try again later",
                     retry_after_s=1,
                 )
             self._images += images

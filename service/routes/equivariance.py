@@ -75,7 +75,7 @@ async def table(request: Request) -> schemas.TableResponse | Response:
     )
     if options.format == "json":
         return answer
-    return await _picture(request, service.workers.run(drawing.draw_table, answer), time_left)
+    return await _picture(request, service.drawers.run(drawing.draw_table, answer), time_left)
 
 
 @router.post(
@@ -113,7 +113,7 @@ async def probe(request: Request) -> schemas.ProbeResponse | Response:
     )
     if options.format == "json":
         return answer
-    return await _picture(request, service.workers.run(drawing.draw_maps, answer), time_left)
+    return await _picture(request, service.drawers.run(drawing.draw_maps, answer), time_left)
 
 
 _BLACK = "black, the ground on which a picture is centred when it is prepared"

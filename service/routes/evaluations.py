@@ -186,7 +186,7 @@ async def evaluation(id: str, request: Request) -> EvaluationResponse:
     "/{id}/report",
     summary="Report of an evaluation",
     response_model=None,
-    responses=AS_TEXT | problem_responses(UnknownEvaluation, Conflict, OptionOutOfRange, NotReady),
+    responses=AS_TEXT | problem_responses(UnknownEvaluation, Conflict, OptionOutOfRange, QueueFull, NotReady),
     openapi_extra=described_options(ReportOptions),
 )
 async def report(id: str, request: Request) -> Response:
@@ -202,7 +202,7 @@ async def report(id: str, request: Request) -> Response:
     if options.format == "markdown":
         text = await asyncio.to_thread(service.evaluations.assessor.markdown, document)
         return Response(text, media_type="text/markdown")
-    text = await asyncio.to_thread(service.evaluations.assessor.html, document)
+    text = await service.drawers.run(service.evaluations.assessor.html, document)
     return Response(text, headers={"Content-Security-Policy": REPORT_POLICY}, media_type="text/html")
 
 

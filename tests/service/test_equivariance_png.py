@@ -1,6 +1,8 @@
 """The shift probe as a picture: what is drawn, and that nothing in the numbers or names breaks it."""
 
+import asyncio
 import io
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ from PIL import Image
 from torch.nn.functional import avg_pool2d
 
 from service import drawing, schemas
+from tests.service.conftest import service_behind
 from tests.service.fakes import FakeModel
 from tests.service.pictures import grey
 
@@ -98,6 +101,27 @@ async def test_both_forms_of_the_probe_answer_a_picture_when_asked_by_the_option
             "/v1/equivariance", params={"model": "plain", "samples": 4, "max_shift": "1"}, headers=headers
         )
         assert plain.headers["Content-Type"] == "application/json"
+
+
+async def test_pictures_that_are_drawn_leave_the_threads_to_requests(client, monkeypatch):
+    monkeypatch.setattr(FakeModel, "subject", property(lambda _: lambda x: avg_pool2d(x, 4)))
+    drawing_begins, may_end = threading.Event(), threading.Event()
+
+    def slowly(_answer: Any) -> bytes:
+        drawing_begins.set()
+        assert may_end.wait(20)
+        return b"a picture"
+
+    monkeypatch.setattr(drawing, "draw_table", slowly)
+    options = {"model": "plain", "samples": 4, "max_shift": "1", "format": "png"}
+    workers = service_behind(client).settings.worker_threads
+    drawn = [asyncio.create_task(client.get("/v1/equivariance", params=options)) for _ in range(workers + 1)]
+    assert await asyncio.to_thread(drawing_begins.wait, 20)
+    answer = await client.post("/v1/classify", params={"model": "plain"}, files=[("images", grey(1))] * workers)
+    assert answer.status_code == 200
+    assert not any(task.done() for task in drawn)
+    may_end.set()
+    assert [(await task).content for task in drawn] == [b"a picture"] * (workers + 1)
 
 
 @pytest.mark.parametrize("given", ["svg", "PNG", ""])
