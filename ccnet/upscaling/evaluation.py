@@ -101,7 +101,8 @@ def compare(
 
     Returns:
         JSON values: source, pictures (how many), method, seed, and rows of factor, seen, bicubic_db, ours_db,
-        difference_db, difference_ci95, and better (share of pictures with a positive difference).
+        difference_db, difference_ci95, better (share of pictures with a positive difference) and by_picture (the
+        difference in dB by name).
 
     Raises:
         CcnetError: no pictures, or one that is too small.
@@ -119,7 +120,7 @@ def compare(
             advance(1)
         rows.append(
             {"factor": describe(factor), "seen": seen(factor), "bicubic_db": float(np.mean(bicubic_db))}
-            | _difference("ours_db", ours_db, bicubic_db, seed)
+            | _difference("ours_db", ours_db, bicubic_db, list(pictures), seed)
         )
     return {"source": source, "pictures": len(pictures), "method": METHOD, "seed": seed, "rows": rows}
 
@@ -143,7 +144,7 @@ def compare_ensembles(
 
     Returns:
         JSON values: rows of factor, members, size, aggregate, single_db, ensemble_db, difference_db, difference_ci95,
-        better.
+        better, by_picture.
     """
     kinds = [(way, size, how) for way in get_args(Members) for size in sizes for how in get_args(ImageAggregate)]
     rows = []
@@ -163,7 +164,7 @@ def compare_ensembles(
             advance(1)
         for way, size, how in kinds:
             row = {"factor": describe(factor), "members": way, "size": size, "aggregate": how}
-            measured = _difference("ensemble_db", values[way, size, how], single, seed)
+            measured = _difference("ensemble_db", values[way, size, how], single, list(pictures), seed)
             rows.append(row | {"single_db": float(np.mean(single))} | measured)
     return {"pictures": len(pictures), "max_side": max_side, "seed": seed, "rows": rows}
 
@@ -174,14 +175,19 @@ def describe(factor: Factor) -> str:
     return texts[0] if factor[0] == factor[1] else f"{texts[0]} x {texts[1]}"
 
 
-def _difference(name: str, values: list[float], others: list[float], seed: int) -> dict[str, Any]:
+def interval(values: NDArray[np.float64], seed: int) -> list[float]:
+    """The 95% interval of the mean: a percentile bootstrap over the values, one of each picture."""
+    drawn = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    return [float(bound) for bound in np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])]
+
+
+def _difference(name: str, values: list[float], others: list[float], pictures: list[str], seed: int) -> dict[str, Any]:
     """The mean of `values` under `name`, and how it differs from that of `others`, picture by picture."""
     differences = np.array(values) - np.array(others)
-    rng = np.random.default_rng(seed)
-    resampled = differences[rng.integers(0, len(differences), (RESAMPLES, len(differences)))].mean(axis=1)
     return {
         name: float(np.mean(values)),
         "difference_db": float(differences.mean()),
-        "difference_ci95": [float(bound) for bound in np.percentile(resampled, [2.5, 97.5])],
+        "difference_ci95": interval(differences, seed),
         "better": float((differences > 0).mean()),
+        "by_picture": dict(zip(pictures, differences.tolist(), strict=True)),
     }
