@@ -1,5 +1,6 @@
 """`ccnet.Client` and `ccnet.AsyncClient`: the service from Python, over HTTP (docs/http.md).
 
+    evaluations.py     jobs: where one stands, how to wait for it, and the data set that is sent
     images.py          what a user has (paths, bytes, arrays, pictures) -> encoded files
     requests.py        the arguments of a method -> one `Call`
     wire.py            all that touches httpx; a call -> an outcome
@@ -12,7 +13,8 @@ Needs the package httpx (`pip install 'ccnet[client]'`), which is imported when 
 """
 
 from ccnet.client.asynchronous import AsyncClient
-from ccnet.client.errors import ConnectionFailed, ServiceError
+from ccnet.client.errors import ConnectionFailed, NotFinished, ServiceError
+from ccnet.client.evaluations import Evaluation, EvaluationData, EvaluationPage, EvaluationProgress
 from ccnet.client.results import (
     Classification,
     Comparison,
@@ -36,10 +38,15 @@ __all__ = [
     "Comparison",
     "ConnectionFailed",
     "EquivarianceTable",
+    "Evaluation",
+    "EvaluationData",
+    "EvaluationPage",
+    "EvaluationProgress",
     "ImageResult",
     "Member",
     "ModelInfo",
     "ModelProbe",
+    "NotFinished",
     "SequenceDraw",
     "ServiceError",
     "ShiftMap",

@@ -1,11 +1,13 @@
 """`ccnet.AsyncClient`: `ccnet.Client` for asyncio. Images are read and encoded in a thread, beside the loop."""
 
 import asyncio
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
 from ccnet.client import requests
+from ccnet.client.evaluations import Evaluation, EvaluationPage, Watch, opened
 from ccnet.client.exchange import answer_of, says_yes
 from ccnet.client.images import Pictures, encode_images
 from ccnet.client.requests import Answer, Call, Words
@@ -91,6 +93,58 @@ class AsyncClient:
         """As `Client.compare`."""
         encoded = await asyncio.to_thread(encode_images, images)
         return await self._ask(requests.compare(encoded, models, max_shift, seed, border, ensemble_size, timeout_ms))
+
+    async def evaluate(
+        self,
+        dataset: str | os.PathLike[str],
+        model: str | None = None,
+        ensemble_sizes: int | Iterable[int] | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+        limit: int | None = None,
+        views: bool | None = None,
+        max_shift: int | Iterable[int] | None = None,
+        shift_samples: int | None = None,
+        key: str | None = None,
+    ) -> Evaluation:
+        """As `Client.evaluate`."""
+        with opened(dataset) as data:
+            return await self._ask(
+                requests.evaluate(data, model, ensemble_sizes, draws, seed, limit, views, max_shift, shift_samples, key)
+            )
+
+    async def evaluation(self, evaluation: Evaluation | str) -> Evaluation:
+        """As `Client.evaluation`."""
+        return await self._ask(requests.evaluation(evaluation))
+
+    async def evaluations(
+        self, limit: int | None = None, before: str | None = None, status: str | None = None
+    ) -> EvaluationPage:
+        """As `Client.evaluations`."""
+        return await self._ask(requests.evaluations(limit, before, status))
+
+    async def wait(
+        self,
+        evaluation: Evaluation | str,
+        timeout_s: float = 3600,
+        on_progress: Callable[[Evaluation], None] | None = None,
+    ) -> Evaluation:
+        """As `Client.wait`."""
+        watch = Watch(timeout_s, self._endpoint.timeout_s, on_progress)
+        call = requests.evaluation(evaluation)
+        found = await self._ask(call, watch.patience)
+        while (pause_s := watch.pause_after(found)) is not None:
+            await asyncio.sleep(pause_s)
+            found = await self._ask(call, watch.patience)
+        return found
+
+    async def report(self, evaluation: Evaluation | str, format: str = "markdown") -> str:
+        """As `Client.report`."""
+        return await self._ask(requests.report(evaluation, format))
+
+    async def delete_evaluation(self, evaluation: Evaluation | str) -> Evaluation | None:
+        """As `Client.delete_evaluation`."""
+        return await self._ask(requests.delete_evaluation(evaluation))
 
     async def is_live(self) -> bool:
         """As `Client.is_live`."""

@@ -2,7 +2,8 @@
 
 CcnetError
 ├── ServiceError       it answered, but not with what was asked for
-└── ConnectionFailed   no answer came
+├── ConnectionFailed   no answer came
+└── NotFinished        an evaluation goes on, longer than was to be waited
 """
 
 from typing import Any
@@ -46,6 +47,10 @@ class ServiceError(CcnetError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Exceptions are made again from their message alone otherwise, which fails between processes."""
         return type(self), (self.status, self.title, self.detail, self.request_id, self.retry_after_s)
+
+
+class NotFinished(CcnetError):
+    """An evaluation had not ended when the time to wait for it was over; it goes on."""
 
 
 class ConnectionFailed(CcnetError):

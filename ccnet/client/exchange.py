@@ -2,7 +2,7 @@
 
 import http
 import json
-from typing import Any
+from typing import Any, cast
 
 from ccnet.client.errors import ConnectionFailed, ServiceError
 from ccnet.client.reading import read
@@ -31,7 +31,9 @@ def answer_of(call: Call[Answer], outcome: Outcome, url: str, attempts: int) -> 
     if not 200 <= outcome.status < 300:
         raise _refusal(outcome)
     try:
-        return read(call.answer, json.loads(outcome.body))
+        if call.answer is str:
+            return cast(Answer, outcome.body.decode("utf-8"))
+        return read(call.answer, None if outcome.status == http.HTTPStatus.NO_CONTENT else json.loads(outcome.body))
     except (ValueError, RecursionError) as error:
         raise ServiceError(
             outcome.status,

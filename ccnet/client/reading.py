@@ -4,6 +4,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
+from datetime import datetime
 from fractions import Fraction
 from typing import Any, TypeVar, cast
 
@@ -14,8 +15,8 @@ def read(kind: type[Result], document: Any) -> Result:
     """A JSON value as an instance of a dataclass, the dataclasses in it included.
 
     Args:
-        kind: a dataclass of str, int, float, bool, `Fraction` (a text such as "5/6"), `dict[str, Any]`, dataclasses,
-            tuples of these, and None beside them.
+        kind: a dataclass of str, int, float, bool, `Fraction` (a text such as "5/6"), `datetime` (a text of ISO
+            8601), `dict[str, Any]`, dataclasses, tuples of these, and None beside them.
         document: the value, as `json.loads` gives it.
 
     Raises:
@@ -34,6 +35,8 @@ def _value(kind: Any, given: Any, where: str) -> Any:
         return None if given is None else _value(typing.get_args(kind)[0], given, where)
     if origin is dict:
         return _plain(dict, given, where)
+    if kind is datetime:
+        return _moment(_plain(str, given, where), where)
     if kind is Fraction:
         try:
             return Fraction(_plain(str, given, where))
@@ -69,6 +72,13 @@ def _array(kinds: tuple[Any, ...], given: Any, where: str) -> tuple[Any, ...]:
     return tuple(
         _value(kind, value, f"{where}[{index}]") for index, (kind, value) in enumerate(zip(kinds, given, strict=True))
     )
+
+
+def _moment(given: str, where: str) -> datetime:
+    try:
+        return datetime.fromisoformat(given)
+    except ValueError as error:
+        raise ValueError(f"{where} is {given!r:.50} and no moment") from error
 
 
 def _plain(kind: Any, given: Any, where: str) -> Any:

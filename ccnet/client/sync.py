@@ -1,11 +1,13 @@
 """`ccnet.Client`: the service from Python, one call at a time and thread."""
 
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
 from ccnet.client import requests
+from ccnet.client.evaluations import Evaluation, EvaluationPage, Watch, opened
 from ccnet.client.exchange import answer_of, says_yes
 from ccnet.client.images import Pictures, encode_images
 from ccnet.client.requests import Answer, Call, Words
@@ -156,6 +158,119 @@ class Client:
         """
         encoded = encode_images(images)
         return self._ask(requests.compare(encoded, models, max_shift, seed, border, ensemble_size, timeout_ms))
+
+    def evaluate(
+        self,
+        dataset: str | os.PathLike[str],
+        model: str | None = None,
+        ensemble_sizes: int | Iterable[int] | None = None,
+        draws: int | None = None,
+        seed: int | None = None,
+        limit: int | None = None,
+        views: bool | None = None,
+        max_shift: int | Iterable[int] | None = None,
+        shift_samples: int | None = None,
+        key: str | None = None,
+    ) -> Evaluation:
+        """Begin to assess a model on a whole data set, as a job behind the live traffic; `wait` waits for its end.
+
+        Args:
+            dataset: "fashion-mnist" or "cifar-10", where they are installed beside the service; or the path of a .zip
+                with one folder of pictures for each class, or of an .npz with images and labels, which is sent in
+                pieces and whose name the data set gets.
+            model: the name of a loaded model.
+            ensemble_sizes: members, one or several numbers, a row each.
+            draws: ensembles of each size that are measured.
+            seed: decides all that is drawn.
+            limit: only so many images, the first ones.
+            views: whether averages over mirrored and moved views are measured beside ensembles.
+            max_shift: largest shifts of the table of steadiness, input px, a row each; none, as (), leaves it out.
+            shift_samples: images of each of its rows.
+            key: 1 to 128 visible ASCII characters: the same question under the same key gives the same job. Without one
+                the client draws one for its own attempts.
+
+        Raises:
+            CcnetError: the file cannot be read; nothing was sent.
+            ServiceError, ConnectionFailed: as `classify`.
+        """
+        with opened(dataset) as data:
+            return self._ask(
+                requests.evaluate(data, model, ensemble_sizes, draws, seed, limit, views, max_shift, shift_samples, key)
+            )
+
+    def evaluation(self, evaluation: Evaluation | str) -> Evaluation:
+        """A job as it stands now, by itself or its id, with its result once it succeeded.
+
+        Raises:
+            ServiceError, ConnectionFailed: as `classify`; 404 when there is none.
+        """
+        return self._ask(requests.evaluation(evaluation))
+
+    def evaluations(
+        self, limit: int | None = None, before: str | None = None, status: str | None = None
+    ) -> EvaluationPage:
+        """Jobs, the newest first, without their results.
+
+        Args:
+            limit: most of them in one answer.
+            before: `next` of an answer, for the page that follows.
+            status: only those that stand there.
+
+        Raises:
+            ServiceError, ConnectionFailed: as `classify`.
+        """
+        return self._ask(requests.evaluations(limit, before, status))
+
+    def wait(
+        self,
+        evaluation: Evaluation | str,
+        timeout_s: float = 3600,
+        on_progress: Callable[[Evaluation], None] | None = None,
+    ) -> Evaluation:
+        """Wait for the end of a job, whatever it is; `status` and `error` of what is returned say.
+
+        The service may be restarted meanwhile: it goes on with its jobs, and this with its questions.
+
+        Args:
+            evaluation: the job, or its id.
+            timeout_s: longest wait, in seconds; the last question comes then, and may take 5 more.
+            on_progress: told about the job whenever it was asked for, after pauses that grow from 0.25 to 10 s.
+
+        Raises:
+            NotFinished: it goes on longer than that.
+            ServiceError, ConnectionFailed: as `classify`; 404 when it was deleted.
+        """
+        watch = Watch(timeout_s, self._endpoint.timeout_s, on_progress)
+        call = requests.evaluation(evaluation)
+        found = self._ask(call, watch.patience)
+        while (pause_s := watch.pause_after(found)) is not None:
+            time.sleep(pause_s)
+            found = self._ask(call, watch.patience)
+        return found
+
+    def report(self, evaluation: Evaluation | str, format: str = "markdown") -> str:
+        """The report of a job that succeeded.
+
+        Args:
+            evaluation: the job, or its id.
+            format: "markdown", "html" (one page with plots) or "json".
+
+        Raises:
+            ServiceError, ConnectionFailed: as `classify`; 409 unless the job succeeded.
+        """
+        return self._ask(requests.report(evaluation, format))
+
+    def delete_evaluation(self, evaluation: Evaluation | str) -> Evaluation | None:
+        """Cancel a job that is not finished, or remove one that is, with its result.
+
+        Returns:
+            The job, cancelled; None for one that was removed.
+
+        Raises:
+            ServiceError, ConnectionFailed: as `classify`; 404 when there is none. Where the connection breaks it is not
+                tried again, since the first attempt may have cancelled the job, and a second would remove it.
+        """
+        return self._ask(requests.delete_evaluation(evaluation))
 
     def is_live(self) -> bool:
         """Whether the process can still answer; False where nothing answers. Tried once.

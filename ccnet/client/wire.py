@@ -3,6 +3,7 @@
 httpx is imported when a client is made. It follows no redirect; a key goes into one header and into no message.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5.0  # a host that is there answers within this; one that is not is tried again
 PART_NAME = "images"
+KEY_HEADER = "Idempotency-Key"
 LARGE_BYTES = 2**20  # of images, from which on their size may be why a connection broke
 
 
@@ -66,16 +68,26 @@ class Endpoint:
         import httpx
 
         left_s = attempts.attempt_s
-        files = [
-            (PART_NAME, (f"{index}", data, media_type(data))) for index, data in enumerate(call.images)
-        ]  # names of files stay here
         return {
             "method": call.method,
             "url": self.url + call.path,
             "params": list(call.options) or None,
-            "files": files or None,
+            "headers": None if call.key is None else {KEY_HEADER: call.key},
+            "json": call.question if call.upload is None else None,
+            "files": _parts(call) or None,
             "timeout": httpx.Timeout(left_s, connect=min(left_s, CONNECT_S)),
         }
+
+
+def _parts(call: Call[Any]) -> list[tuple[str, Any]]:
+    """Of a form; empty where none is sent. Names of pictures stay here, that of a data set is sent."""
+    if call.upload is None:
+        return [(PART_NAME, (f"{index}", data, media_type(data))) for index, data in enumerate(call.images)]
+    call.upload.file.seek(0)
+    return [
+        ("options", (None, json.dumps(call.question), "application/json")),
+        ("dataset", (call.upload.name, call.upload.file, "application/octet-stream")),
+    ]
 
 
 class Collected:
@@ -125,10 +137,10 @@ def failure_of(error: "httpx.RequestError", call: Call[Any], timeout_s: float) -
     if isinstance(error, httpx.TimeoutException):
         return Failure(f"no whole answer within {timeout_s:g} s; raise timeout_s, or ask for fewer images or members")
     text = f"the connection broke before the answer was complete ({str(error) or type(error).__name__})"
-    sent_bytes = sum(len(data) for data in call.images)
-    if sent_bytes > LARGE_BYTES:  # asyncio drops a refusal that comes while it still sends
-        text += f"; a service cuts off what is over its limit, and {sent_bytes:,} bytes were sent: send less in each"
-    return Failure(text, passing=isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError))
+    if call.sent_bytes > LARGE_BYTES:  # asyncio drops a refusal that comes while it still sends
+        text += f"; a service cuts off what is over its limit, and {call.sent_bytes:,} bytes were sent: send less"
+    passing = isinstance(error, httpx.NetworkError | httpx.RemoteProtocolError) and not call.removes
+    return Failure(text, passing=passing)
 
 
 def require_httpx() -> None:

@@ -104,7 +104,7 @@ class ScriptedService:
                 scripted = service._next(Asked(self.command, self.path, headers, body, time.monotonic()))
                 self._send(scripted)
 
-            do_POST = do_GET
+            do_POST = do_DELETE = do_GET
 
             def _send(self, scripted: Scripted) -> None:
                 self.close_connection = True

@@ -1,6 +1,7 @@
 """The clients and a real service on a real socket: what one sends the other takes, and both mean the same."""
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from service.app import create_app
 from service.settings import Settings
 from tests.ccnet.scripted_service import KINDS, call
 from tests.service.pictures import encoded, grey
+from tests.service.test_evaluations import archive
 
 PATIENCE_S = 60
 RNG = np.random.default_rng(11)
@@ -153,6 +155,43 @@ def test_a_body_or_a_number_of_images_over_the_limit_is_explained(ask, make_app)
             ask(url, "classify", noise)
         with pytest.raises(ServiceError, match=r"413 .*3 images were given; one request may hold at most 2"):
             ask(url, "classify", [grey(1)] * 3)
+
+
+def test_an_evaluation_is_begun_waited_for_reported_and_removed(ask, make_evaluating, tmp_path):
+    path = tmp_path / "my shoes.zip"
+    path.write_bytes(archive(boot=2, sandal=1))
+    with listening(make_evaluating()) as url:
+        job = ask(url, "evaluate", path, ensemble_sizes=(1, 4), seed=7, max_shift=(), key="one")
+        assert ask(url, "evaluate", path, ensemble_sizes=(1, 4), seed=7, max_shift=(), key="one").id == job.id
+        assert (job.dataset.name, job.dataset.images, job.dataset.uploaded) == ("my-shoes", 3, True)
+        assert (job.options["ensemble_sizes"], job.options["equivariance"]) == ([1, 4], None)
+        seen: list[str] = []
+        done = ask(url, "wait", job, on_progress=lambda found: seen.append(found.status))
+        assert (done.status, done.is_finished, seen[-1]) == ("succeeded", True, "succeeded")
+        assert done.result == {"dataset": "my-shoes", "sizes": [1, 4], "seed": 7, "passes": 3}
+        assert done.created <= done.started <= done.finished
+        assert ask(url, "report", done) == "# my-shoes"
+        assert json.loads(ask(url, "report", done.id, "json")) == done.result
+        assert [one.id for one in ask(url, "evaluations", status="succeeded").evaluations] == [job.id]
+        assert ask(url, "delete_evaluation", done) is None
+        with pytest.raises(ServiceError, match="no evaluation"):
+            ask(url, "evaluation", done)
+
+
+def test_a_running_evaluation_is_cancelled_and_its_report_refused(ask, make_evaluating, assessor, tmp_path):
+    path = tmp_path / "set.zip"
+    path.write_bytes(archive(boot=50))
+    with listening(make_evaluating()) as url:
+        assessor.gate.clear()
+        try:
+            job = ask(url, "evaluate", path)
+            assert assessor.began.wait(PATIENCE_S)
+            cancelled = ask(url, "delete_evaluation", job)
+            assert (cancelled.id, cancelled.status) == (job.id, "cancelled")
+            with pytest.raises(ServiceError, match=r"409 .*cancelled"):
+                ask(url, "report", job)
+        finally:
+            assessor.gate.set()
 
 
 def test_a_full_queue_is_waited_for(ask, make_app, fake):
