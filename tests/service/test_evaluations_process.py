@@ -22,7 +22,7 @@ OF_THE_RUN = {"cost", "provenance", "verdict"}  # parts of a document that tell 
 
 def post(url: str) -> str:
     """A job on the sample of Fashion-MNIST; its id."""
-    files = [("options", (None, OPTIONS)), ("dataset", (SAMPLE.name, SAMPLE.read_bytes()))]
+    files: list[Any] = [("options", (None, OPTIONS)), ("dataset", (SAMPLE.name, SAMPLE.read_bytes()))]
     response = httpx.post(f"{url}/v1/evaluations", files=files, timeout=PATIENCE_S)
     assert response.status_code == 202, response.text
     return str(response.json()["id"])

@@ -212,13 +212,13 @@ def test_nobody_else_may_read_uploads(tmp_path):
     ("given", "expected"),
     [
         ("/var/state", "/var/state/ccnet"),
-        ("relative", "/home/me/.local/state/ccnet"),
-        ("", "/home/me/.local/state/ccnet"),
+        ("relative", "/me/.local/state/ccnet"),
+        ("", "/me/.local/state/ccnet"),
     ],
 )
 def test_the_folder_is_that_of_the_user_where_none_is_given(monkeypatch, given, expected):
     monkeypatch.setenv("XDG_STATE_HOME", given)
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/me")
     assert default_folder() == Path(expected)
 
 
