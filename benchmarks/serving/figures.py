@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import httpx
 
+from benchmarks.serving.behind import background
 from benchmarks.serving.chaos import Chaos
 from benchmarks.serving.conforming import schema
 from benchmarks.serving.goodput import goodput
@@ -165,6 +166,7 @@ FIGURES: dict[str, Callable[[Result, bool], None]] = {
     "latency": latency,
     "goodput": goodput,
     "overload": overload,
+    "background": background,
     "drain": drain,
     "chaos": chaos,
     "tensors": tensors,
