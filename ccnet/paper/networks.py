@@ -90,6 +90,7 @@ def runs_note(runs: dict[str, list[Trained]]) -> str:
     """How many training runs stand behind each column."""
     counts = ", ".join(f"{kind} {len(found)} ({', '.join(run.name for run in found)})" for kind, found in runs.items())
     return (
-        f"Training runs: {counts}. Intervals draw images anew, and training runs where there are several; of a single "
-        "run they say how sure the figure of this very network is, and not what another training would give."
+        f"Training runs: {counts}. Where there are several, intervals also hold for others, by Student's t over the "
+        "runs; of a single run they say how sure the figure of this very network is, and not what another training "
+        "would give."
     )

@@ -1,7 +1,8 @@
 """Table 1: does the last map move along with the input? CCNet beside ConvNet, and beside the antialiased BlurConvNet.
 
 The protocol is `ccnet.equivariance` (docs/equivariance.md). All networks see the same images under the same shifts, so
-that they are compared image by image.
+that they are compared image by image. Scale sequences are dealt out among the images, many of them, since more cost no
+more passes: the images of one sequence share what it does to the cosine, and intervals take them for one cluster.
 """
 
 import math
@@ -13,9 +14,10 @@ from torch import Tensor
 from ccnet.checkpoint import Network
 from ccnet.data import ImageDataset
 from ccnet.equivariance import noise_images, shift_similarity
+from ccnet.equivariance.protocol import Protocol
 from ccnet.paper.context import Context
 from ccnet.paper.findings import Claim, Findings, Row, judged
-from ccnet.paper.intervals import mean_interval, paired_interval
+from ccnet.paper.intervals import Estimate, mean_interval, paired_interval
 from ccnet.paper.networks import KINDS, Trained, images_of, missing_note, needed, runs_note, runs_of
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 SHIFTS = (2, 4, 6)  # largest shifts, input px
 SAMPLES, QUICK_SAMPLES = 1000, 40
+SEQUENCES = 32  # dealt out among the images
 PICTURES, NOISE = "images", "noise"
 PAPER = {  # cosine of (Baseline, CC-Net) on CIFAR-10 and on noise
     (PICTURES, 2): (0.90, 0.92), (PICTURES, 4): (0.78, 0.85), (PICTURES, 6): (0.65, 0.77),
@@ -76,7 +79,7 @@ def measure(
             images = noise_images(len(dataset), (preprocessing.channels, *preprocessing.input_size), context.seed)
             fill = (0.0,)
         network = initial(run.checkpoint.model, context.seed) if untrained else run.checkpoint.model
-        row = shift_similarity(network, images, shift, seed=context.seed, fill=fill)
+        row = shift_similarity(network, images, shift, seed=context.seed, ensemble_size=SEQUENCES, fill=fill)
         return {
             "per_image": row.per_image,
             "consistency": row.consistency,
@@ -85,7 +88,10 @@ def measure(
         }
 
     name = f"{run.name}-{source}-{shift}" + ("-untrained" if untrained else "")
-    measured: Measured = context.step(name, compute, samples=len(dataset), data=dataset.name, **run.settings)
+    measured: Measured = context.step(
+        name, compute, samples=len(dataset), data=dataset.name, sequences=SEQUENCES, protocol=Protocol().describe(),
+        **run.settings,
+    )  # fmt: skip
     return measured
 
 
@@ -104,6 +110,21 @@ def cosines(rows: list[Measured]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
+def sequence_of(images: int) -> Tensor:
+    """Which of the sequences each image is seen under, int64 [images]: they are dealt out in turns."""
+    return torch.arange(images) % SEQUENCES
+
+
+def interval(values: Tensor, seed: int) -> Estimate:
+    """Of the mean of cosines [runs, images], whose sequences are drawn anew with their images."""
+    return mean_interval(values, seed=seed, clusters=sequence_of(values.shape[1]))
+
+
+def lead_over(first: Tensor, second: Tensor, seed: int) -> Estimate:
+    """Of the difference of two networks' cosines [runs, images], image by image, otherwise as `interval`."""
+    return paired_interval(first, second, seed=seed, clusters=sequence_of(first.shape[1]))
+
+
 def rows_of(
     name: str, place: tuple[str, int], measured: dict[str, list[Measured]], seed: int, part: str = ""
 ) -> list[Row]:
@@ -112,16 +133,25 @@ def rows_of(
     found = {kind: cosines(rows) for kind, rows in measured.items()}
     rows = []
     for kind, values in found.items():
-        mean = mean_interval(values, seed=seed)
+        mean = interval(values, seed)
         printed = f"{paper[kind]:.2f}" if kind in paper else ""
         rows.append(Row(name, kind, mean.shown(signed=False), printed, mean.mean, part))
-    lead = paired_interval(found["CCNet"], found["ConvNet"], seed=seed)
+    lead = lead_over(found["CCNet"], found["ConvNet"], seed)
     printed = f"{paper['CCNet'] - paper['ConvNet']:+.2f}" if paper else ""
     rows.append(Row(name, "CCNet - ConvNet, paired", lead.shown(), printed, lead.mean, part))
     for kind, of_kind in measured.items():
         share = sum(row["consistency"] for row in of_kind) / len(of_kind)
         rows.append(Row(name, f"{kind}, same label", f"{share:.1%}", value=share, part=part))
+    spread = sequence_spread(measured["CCNet"])
+    if spread is not None:
+        rows.append(Row(name, "CCNet, std over sequences", f"{spread:.3f}", value=spread, part=part))
     return rows
+
+
+def sequence_spread(rows: list[Measured]) -> float | None:
+    """Standard deviation of the means of the sequences, the mean over training runs; None without sequences."""
+    spreads = [row["sequence_std"] for row in rows if row["sequence_std"] is not None]
+    return sum(spreads) / len(spreads) if spreads else None
 
 
 def control_rows(context: Context, runs: dict[str, list[Trained]], dataset: ImageDataset, source: str) -> list[Row]:
@@ -145,7 +175,7 @@ def judge(
             )
         )
         findings.series.setdefault(source, []).append(
-            {kind: vars(mean_interval(values, seed=seed)) for kind, values in found.items()}
+            {kind: vars(interval(values, seed)) for kind, values in found.items()}
         )
     for source in (PICTURES, NOISE):
         places = {shift: similarity[source, shift] for shift in SHIFTS}
@@ -155,7 +185,7 @@ def judge(
 
 def better(first: str, second: str, found: dict[str, Tensor], text: str, seed: int) -> Claim:
     """Whether one network's cosine lies above another's, image by image."""
-    lead = paired_interval(found[first], found[second], seed=seed)
+    lead = lead_over(found[first], found[second], seed)
     means = ", ".join(f"{kind} {float(found[kind].nanmean()):.3f}" for kind in (second, first))
     return judged(text, lead.above_zero, f"{means}; difference {lead.shown()}")
 
@@ -166,7 +196,7 @@ def ranking(places: dict[int, dict[str, Tensor]], source: str, seed: int) -> Cla
     if any("BlurConvNet" not in found for found in places.values()):
         return judged(text, None, "no BlurConvNet to compare with")
     leads = {
-        f"±{shift} {first} - {second}": paired_interval(found[first], found[second], seed=seed)
+        f"±{shift} {first} - {second}": lead_over(found[first], found[second], seed)
         for shift, found in places.items()
         for first, second in (("CCNet", "BlurConvNet"), ("BlurConvNet", "ConvNet"))
     }
@@ -193,8 +223,12 @@ def describe(findings: Findings, runs: dict[str, list[Trained]], dataset: ImageD
     """How it was done."""
     findings.notes += [
         f"Ours: {len(dataset):,} images of {dataset.name} and as many of Gaussian noise, one shift each, the same for "
-        "every network; 95% bootstrap intervals over images. The paper's images are CIFAR-10's and its networks were "
-        "trained there: its columns are not to be met to the digit, the order and the sign are.",
+        "every network. The paper's images are CIFAR-10's and its networks were trained there: its columns are not to "
+        "be met to the digit, the order and the sign are.",
+        f"CCNet's images are seen under {SEQUENCES} scale sequences, dealt out in turns. 95% intervals by bootstrap: "
+        "a sequence is drawn anew with all of its images, the same for all networks, so that they hold for other "
+        "images and other sequences. The std over sequences is that of their means; it contains the images that were "
+        "dealt to each. Images both of whose maps are zero have no cosine and are left out.",
         "The paper leaves the border, the interpolation beyond the map and the scale sequences open; "
         "docs/equivariance.md lists what we chose.",
         "Same label: the share of images whose shifted copy gets the same class. A map that hardly depends on the "

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from ccnet import CcnetError, save_checkpoint
+from ccnet.equivariance import shift_similarity
+from ccnet.equivariance.protocol import Protocol
 from ccnet.paper import networks, table_1
 from ccnet.paper.findings import Findings
 from ccnet.paper.networks import Trained
@@ -58,6 +60,48 @@ def test_all_rows_and_claims_are_there_and_what_lacks_a_network_is_undecided(mak
     assert any("no checkpoint of a BlurConvNet" in note for note in findings.notes)
     assert any(row.part == table_1.CONTROL for row in findings.rows)
     assert table_1.plot({"series": findings.series}).axes
+
+
+def test_images_are_clusters_of_the_sequence_that_they_were_really_seen_under(make_context: MakeContext) -> None:
+    run = networks.runs_of(make_context(), "CCNet")[0]
+    images = torch.randn(40, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    row = shift_similarity(run.checkpoint.model, images, 4, ensemble_size=table_1.SEQUENCES)
+    of_image, cluster = torch.tensor(row.per_image), table_1.sequence_of(40)
+    means = [float(of_image[cluster == number].mean()) for number in range(table_1.SEQUENCES)]
+    assert row.sequence_means == pytest.approx(means, abs=1e-6)
+
+
+def test_what_one_sequence_does_to_all_of_its_images_widens_the_interval() -> None:
+    generator = torch.Generator().manual_seed(0)
+    of_sequence = 0.05 * torch.randn(table_1.SEQUENCES, generator=generator)
+    images = 0.5 + 0.02 * torch.randn(1, 960, generator=generator)
+    shared = images + of_sequence[table_1.sequence_of(960)]
+    alone, clustered = (found.high - found.low for found in (table_1.interval(images, 0), table_1.interval(shared, 0)))
+    assert clustered > 5 * alone
+    assert clustered == pytest.approx(2 * 1.96 * float(of_sequence.std()) / table_1.SEQUENCES**0.5, rel=0.15)
+
+
+def test_the_spread_over_sequences_is_shown(make_context: MakeContext) -> None:
+    findings = table_1.find(make_context())
+    shown = [row for row in findings.rows if row.what == "CCNet, std over sequences"]
+    assert len(shown) == 4  # images and noise, trained and untrained
+    assert all(row.value is not None and row.value > 0 for row in shown)
+
+
+def test_a_step_of_another_protocol_is_not_taken_up(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = networks.runs_of(make_context(), "ConvNet")[0]
+    dataset = networks.images_of(make_context(), [run]).first(2)
+
+    def measured_with() -> int:
+        context = make_context()
+        table_1.measure(context, run, dataset, table_1.NOISE, 2)
+        return context.taken_up
+
+    assert [measured_with(), measured_with()] == [0, 1]
+    monkeypatch.setattr(table_1, "SEQUENCES", 7)
+    assert measured_with() == 0
+    monkeypatch.setattr(table_1, "Protocol", lambda: Protocol(include_zero=False))
+    assert [measured_with(), measured_with()] == [0, 1]
 
 
 def test_another_run_takes_up_every_row(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
