@@ -160,6 +160,8 @@ class InternalNet(nn.Module):
         for layer in self.hidden:
             assert isinstance(layer, nn.Linear)
             layer.reset_parameters()
+        if self.last.weight.is_meta:  # shapes alone: whoever builds so brings weights
+            return
         fan_in = self.in_channels * math.prod(self.kernel_size)
         variance = 1 / (3 * fan_in)  # of nn.Conv2d's default, U(-1/sqrt(fan_in), 1/sqrt(fan_in))
         with torch.no_grad():

@@ -25,6 +25,7 @@ from ccnet.upscaling.model import CCUpscaler
 
 FORMAT, FORMAT_VERSION = "ccnet-upscaler", 1
 _MAX_DIMENSION = 512  # of any number in an architecture
+_MAX_NUMBERS = 32  # in an architecture, most of them hidden widths
 _KEYS = ("width", "depth", "kernel_size", "kernel_input", "hidden")
 
 
@@ -92,12 +93,14 @@ def load_upscaler(folder: Path | str) -> tuple[CCUpscaler, dict[str, Any]]:
     config = read_upscaler_config(folder)
     kwargs = config["architecture"]["kwargs"]
     numbers = [number for value in kwargs.values() for number in (value if isinstance(value, list) else [value])]
-    if kwargs.keys() != set(_KEYS) or any(isinstance(n, int) and n > _MAX_DIMENSION for n in numbers):
+    too_large = len(numbers) > _MAX_NUMBERS or any(isinstance(n, int) and n > _MAX_DIMENSION for n in numbers)
+    if kwargs.keys() != set(_KEYS) or too_large:
         raise CheckpointError(
-            f"{folder / CONFIG_FILE}: 'kwargs' is {kwargs!r}; it has {', '.join(_KEYS)}, none above {_MAX_DIMENSION}"
+            f"{folder / CONFIG_FILE}: 'kwargs' is {repr(kwargs)[:200]}; it has {', '.join(_KEYS)}, none above "
+            f"{_MAX_DIMENSION}, and at most {_MAX_NUMBERS} numbers in all"
         )
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.device("meta"):  # neither memory nor initial weights, whatever a config asks for
             model = CCUpscaler(**(kwargs | {"hidden": tuple(kwargs["hidden"])}))
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE}: no CCUpscaler can be built from {kwargs!r}: {error}") from error
@@ -121,6 +124,8 @@ def read_upscaler_config(folder: Path | str) -> dict[str, Any]:
     architecture = config.get("architecture")
     if not isinstance(architecture, dict) or architecture.get("name") != "CCUpscaler":
         raise CheckpointError(f"{Path(folder) / CONFIG_FILE}: 'architecture' is {architecture!r}, not a CCUpscaler's")
+    if not isinstance(config.get("name"), str):
+        raise CheckpointError(f"{Path(folder) / CONFIG_FILE}: 'name' is {config.get('name')!r}; it is a text")
     if not isinstance(architecture.get("kwargs"), dict):
         raise CheckpointError(f"{Path(folder) / CONFIG_FILE}: 'kwargs' of the architecture is no object")
     return config

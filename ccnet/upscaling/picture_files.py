@@ -27,12 +27,31 @@ from ccnet.upscaling.tiles import TILE_SIDE, enlarge_pixels, tile_side
 
 MAX_OUTPUT_PIXELS = 2**26  # width times height
 MAX_ENSEMBLE_INPUT_PIXELS = 2**22  # an ensemble holds its luma as floats
-FORMATS: dict[str, dict[str, Any]] = {
-    ".png": {"format": "PNG"},
-    ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".jpeg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    ".webp": {"format": "WEBP", "lossless": True},
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a suffix is written.
+
+    Attributes:
+        name: Pillow's.
+        max_side: longest side that its encoder takes, px.
+        options: of Pillow's `save`.
+    """
+
+    name: str
+    max_side: int
+    options: dict[str, Any]
+
+
+_JPEG = Format("JPEG", 65_500, {"quality": 95, "subsampling": 0})  # libjpeg's JPEG_MAX_DIMENSION
+FORMATS = {
+    ".png": Format("PNG", 2**20, {}),  # ours: the format has 2**31 - 1, and few viewers open them
+    ".jpg": _JPEG,
+    ".jpeg": _JPEG,
+    ".webp": Format("WEBP", 16_383, {"lossless": True}),  # libwebp's WEBP_MAX_DIMENSION
 }
+OPAQUE = 255
 _PNG_DEPTH_AT = 24  # byte of the bit depth in a PNG file (ISO/IEC 15948, IHDR)
 
 
@@ -148,13 +167,16 @@ def prepare(source: Path, target: Path, wanted: Target, *, force: bool = False) 
 
     Raises:
         PictureError: no picture, or one that cannot be enlarged as it is.
-        PictureSizeError: too many pixels, in or out.
+        PictureSizeError: too many pixels, in or out, or a side that is too long for the target's format.
         CcnetError: a target that is there or of an unknown suffix, or a factor out of range.
     """
     _check_target(target, force)
     pixels, profile = _read(source)
-    if FORMATS[target.suffix.lower()]["format"] == "JPEG" and pixels.shape[2] in (2, 4):
-        raise PictureError(f"{source} is partly transparent, which JPEG cannot say; write a .png or .webp file")
+    to = FORMATS[target.suffix.lower()]
+    if to.name == "JPEG" and pixels.shape[2] in (2, 4):
+        if not (pixels[:, :, -1] == OPAQUE).all():
+            raise PictureError(f"{source} is partly transparent, which JPEG cannot say; write a .png or .webp file")
+        pixels = pixels[:, :, :-1]
     height, width = pixels.shape[:2]
     scale, out_size = wanted.resolve((height, width))
     whole_axes((height, width), scale, out_size, cubic.REACH)  # refuses factors out of range
@@ -162,6 +184,11 @@ def prepare(source: Path, target: Path, wanted: Target, *, force: bool = False) 
         raise PictureSizeError(
             f"{source} would become {out_size[1]} x {out_size[0]} = {math.prod(out_size):,} pixels; at most "
             f"{MAX_OUTPUT_PIXELS:,} are allowed: use a smaller factor"
+        )
+    if max(out_size) > to.max_side:
+        raise PictureSizeError(
+            f"{source} would become {out_size[1]} x {out_size[0]} pixels; {to.name} files have at most "
+            f"{to.max_side:,} along a side: use a smaller factor" + ("" if to.name == "PNG" else ", or write a .png")
         )
     return Job(source, target, pixels, profile, scale, out_size)
 
@@ -194,8 +221,8 @@ def _read(source: Path) -> tuple[NDArray[np.uint8], bytes | None]:
     return pixels, profile if kept else None
 
 
-def _encoded(pixels: NDArray[np.uint8], options: dict[str, Any], profile: bytes | None) -> bytes:
+def _encoded(pixels: NDArray[np.uint8], to: Format, profile: bytes | None) -> bytes:
     stream = io.BytesIO()
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    picture.save(stream, icc_profile=profile, **options)
+    picture.save(stream, to.name, icc_profile=profile, **to.options)
     return stream.getvalue()

@@ -15,7 +15,7 @@ from ccnet.cli_support import checkpoint_folders
 from ccnet.errors import CcnetError, CheckpointError, PictureError, PictureSizeError
 from ccnet.upscaling import CCUpscaler, picture_files
 from ccnet.upscaling.folder import load_upscaler, save_upscaler, write_upscaler_metrics
-from ccnet.upscaling.picture_files import Ensemble, Target, prepare
+from ccnet.upscaling.picture_files import FORMATS, Ensemble, Target, prepare
 from ccnet.upscaling.tiles import enlarge
 from service.served import visible_folders
 
@@ -122,6 +122,38 @@ def test_transparency_is_not_written_as_jpeg(tmp_path):
         prepare(tmp_path / "in.png", tmp_path / "out.jpg", Target(scale=(2, 2)))
 
 
+def test_an_opaque_picture_is_written_as_jpeg_without_its_opacity(tmp_path):
+    for mode, plain in (("LA", "L"), ("RGBA", "RGB")):
+        with Image.open(written(tmp_path / "plain.png", plain)) as picture:
+            picture.convert(mode).save(tmp_path / "opaque.png")
+        for name in ("plain", "opaque"):
+            prepare(tmp_path / f"{name}.png", tmp_path / f"{name}.jpg", Target(scale=(2, 2)), force=True).run(None)
+        assert (tmp_path / "opaque.jpg").read_bytes() == (tmp_path / "plain.jpg").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "side", "words"),
+    [
+        (".webp", 16_384, "WEBP files have at most 16,383 along a side: use a smaller factor, or write a .png"),
+        (".jpg", 65_504, "JPEG files have at most 65,500"),
+        (".png", 2**20 + 4, "PNG files have at most 1,048,576 along a side: use a smaller factor$"),
+    ],
+)
+def test_a_side_that_the_format_has_not_is_refused_before_any_work(tmp_path, suffix, side, words):
+    Image.new("L", (side // 4, 1)).save(tmp_path / "in.png")
+    with pytest.raises(PictureSizeError, match=words):
+        prepare(tmp_path / "in.png", tmp_path / f"out{suffix}", Target(scale=(1, 4)))
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".jpg"])
+def test_the_longest_side_of_a_format_is_written(tmp_path, suffix):
+    longest = FORMATS[suffix].max_side
+    Image.new("L", (-(-longest // 4), 1)).save(tmp_path / "in.png")
+    prepare(tmp_path / "in.png", tmp_path / f"out{suffix}", Target(size=(1, longest))).run(None)
+    with Image.open(tmp_path / f"out{suffix}") as picture:
+        assert picture.size == (longest, 1)
+
+
 def test_too_many_output_pixels_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(picture_files, "MAX_OUTPUT_PIXELS", 600)
     source = written(tmp_path / "in.png", "RGB")
@@ -168,6 +200,8 @@ def test_measurements_go_into_config_and_card(model, tmp_path):
         ({"format": "ccnet-checkpoint"}, "an upscaler is ccnet-upscaler version 1"),
         ({"architecture": {"name": "CCNet", "kwargs": {}}}, "not a CCUpscaler's"),
         ({"architecture": {"name": "CCUpscaler", "kwargs": {"width": 10**6}}}, "none above 512"),
+        ({"architecture": {"name": "CCUpscaler", "kwargs": {"hidden": [1] * 10**5}}}, "at most 32 numbers in all"),
+        ({"name": None}, "'name' is None; it is a text"),
     ],
 )
 def test_a_config_of_something_else_is_refused(model, tmp_path, change, words):
@@ -176,6 +210,20 @@ def test_a_config_of_something_else_is_refused(model, tmp_path, change, words):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(CheckpointError, match=words):
         load_upscaler(tmp_path / "mine")
+
+
+def test_the_largest_architecture_that_a_config_may_ask_for_takes_no_memory(model, tmp_path, monkeypatch):
+    save_upscaler(model, tmp_path / "mine")
+    path = tmp_path / "mine" / "config.json"
+    config = json.loads(path.read_text())
+    config["architecture"]["kwargs"] |= {"width": 512, "depth": 512}  # 4.8 GB of weights
+    path.write_text(json.dumps(config))
+    built = []
+    reset = CCUpscaler.reset_parameters
+    monkeypatch.setattr(CCUpscaler, "reset_parameters", lambda network: (built.append(network), reset(network)))
+    with pytest.raises(CheckpointError, match="missing of 1032"):
+        load_upscaler(tmp_path / "mine")
+    assert {parameter.device.type for network in built for parameter in network.parameters()} == {"meta"}
 
 
 def test_weights_of_another_network_are_refused(model, tmp_path):
