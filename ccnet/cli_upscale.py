@@ -41,10 +41,11 @@ def upscale(
     ensemble: Annotated[
         int | None, number_option(least=1, most=_MAX_ENSEMBLE, text="Members; several times the work.")
     ] = None,
-    aggregate: Annotated[ImageAggregate, typer.Option(help="Of the members' images.")] = "median",
+    aggregate: Annotated[ImageAggregate | None, typer.Option(help="Of the members' images; default: median.")] = None,
     members: Annotated[
-        Members, typer.Option(help="Ways through two steps of random factors, or turned and mirrored views.")
-    ] = "steps",
+        Members | None,
+        typer.Option(help="Steps (two, of random factors) or views (turned and mirrored); default: steps."),
+    ] = None,
     seed: Annotated[int, number_option(text="Of the steps; with --train of everything.")] = 0,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     train: Annotated[
@@ -52,17 +53,32 @@ def upscale(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="With --train: folder of the run; default: runs/upscaler.")] = None,
     steps: Annotated[int | None, number_option(least=1, text="With --train: of the optimiser; default: 2,400.")] = None,
-    kernel_input: Annotated[str, typer.Option(help="With --train: offset or distance.")] = "offset",
+    kernel_input: Annotated[
+        str | None, typer.Option(help="With --train: offset or distance; default: offset.")
+    ] = None,
     threads: Annotated[int | None, number_option(least=1, text="With --train: CPU threads; default: all.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="With --train: start anew instead of going on.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a line.")] = False,
 ) -> None:  # fmt: skip
     """Enlarge a picture by any factor from 1 to 4, another along each axis (docs/upscaling.md)."""
     if train is not None:
-        if picture is not None or scale is not None or size is not None:
-            raise CcnetError("--train makes an upscaler and takes no picture, --scale or --size; leave one of them out")
-        _train(train, out or Path("runs/upscaler"), steps, kernel_input, seed, threads, fresh)
+        _refuse(
+            {
+                "picture": picture, "--scale": scale, "--size": size, "--method": method != "cc" or None,
+                "--checkpoint": checkpoint, "--ensemble": ensemble, "--aggregate": aggregate, "--members": members,
+                "--force": force or None, "--json": as_json or None,
+            },
+            "--train makes an upscaler and takes no {}; leave one of them out",
+        )  # fmt: skip
+        _train(train, out or Path("runs/upscaler"), steps, kernel_input or "offset", seed, threads, fresh)
         return
+    training_alone = {"--steps": steps, "--kernel-input": kernel_input, "--threads": threads, "--fresh": fresh or None}
+    _refuse({"--out": out} | training_alone, "{} belongs to --train, which was not given; leave it out")
+    if ensemble is None:
+        _refuse(
+            {"--aggregate": aggregate, "--members": members},
+            "{} belongs to --ensemble; give that, such as --ensemble 8",
+        )
     if picture is None or output is None:
         raise CcnetError("give a picture and the file to write: ccnet upscale in.png out.png --scale 2.37")
     if method not in ("cc", "bicubic"):
@@ -72,7 +88,7 @@ def upscale(
     started = time.monotonic()
     job = prepare(picture, output, _target(scale, size), force=force)
     name, model = (None, None) if method == "bicubic" else open_upscaler(checkpoint)
-    wanted = None if ensemble is None else Ensemble(ensemble, members, aggregate, seed)
+    wanted = None if ensemble is None else Ensemble(ensemble, members or "steps", aggregate or "median", seed)
     total = math.prod(job.out_size) * (1 + (ensemble or 0))
     with progress(f"enlarging {picture.name}", total, "px", shown=not as_json) as report:
         job.run(model, wanted, report.advance)
@@ -110,6 +126,12 @@ def open_upscaler(name: str | None) -> tuple[str, CCUpscaler]:
         f"{asked} in {root}; there are: {there}. Give a folder with -c, set CCNET_CHECKPOINTS, make one with "
         "`ccnet upscale --train FOLDER`, or use --method bicubic"
     )
+
+
+def _refuse(given: dict[str, Any], words: str) -> None:
+    """Name the first option that was given (is not None) where it would mean nothing."""
+    if named := next((name for name, value in given.items() if value is not None), None):
+        raise CcnetError(words.format(named))
 
 
 def _target(scale: str | None, size: str | None) -> Target:

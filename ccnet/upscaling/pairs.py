@@ -8,6 +8,7 @@ fraction p/q: p k pixels become q k, so that small and large picture have the sa
 Pictures are split into training and validation as wholes: two patches of one picture are too much alike.
 """
 
+import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -36,6 +37,16 @@ class Pictures:
 
     training: tuple[NDArray[np.uint8], ...]
     validation: tuple[NDArray[np.uint8], ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of sizes and pixels, in order: what a run that goes on compares."""
+        digest = hashlib.sha256()
+        for part in (self.training, self.validation):
+            digest.update(f"{len(part)} pictures\n".encode())
+            for picture in part:
+                digest.update(f"{picture.shape}\n".encode() + picture.tobytes())
+        return digest.hexdigest()
 
     @property
     def smallest_side(self) -> int:
@@ -116,6 +127,15 @@ class TrainingPairs:
         self.factors = tuple(s for s in training_factors(config.max_denominator) if s.numerator <= side)
         if not self.factors:
             raise CcnetError(f"no factor p/q has a p up to {side}, the smallest side of the pictures")
+
+    def describe(self) -> str:
+        """What the pictures allow, for people: the smallest of them sets the patches and factors of all."""
+        side = self.pictures.smallest_side
+        allowed = training_factors(self.config.max_denominator)
+        counts = f"{len(self.pictures.training):,} pictures to train on, {len(self.pictures.validation):,} held back"
+        limits = f"patches of at most {side} px, the smallest side of any of them"
+        left_out = len(allowed) - len(self.factors)
+        return f"{counts}; {limits}" + (f", which leaves out {left_out} of {len(allowed)} factors" if left_out else "")
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, tuple[Fraction, Fraction]]:
         """(small [N, 1, h, w], large [N, 1, s_v h, s_h w], (s_v, s_h)) of a step, values 0 to 1."""

@@ -10,12 +10,14 @@ from ccnet.errors import CcnetError
 # Factors that a published comparison measures and that training never sees, nor any within HELD_OUT_DISTANCE of them.
 HELD_OUT = (Fraction(137, 100), Fraction(8, 5), Fraction(237, 100), Fraction(33, 10))
 HELD_OUT_DISTANCE = Fraction(1, 20)
-FREE_TO_CHANGE = frozenset({"threads", "save_every_s"})  # what does not decide the weights
+FREE_TO_CHANGE = frozenset(
+    {"threads", "save_every_s"}
+)  # weights agree to rounding with other threads, exactly with the same
 
 
 @dataclass(frozen=True)
 class UpscalerTraining:
-    """One training run. Two runs with equal numbers on the same machine give equal weights.
+    """One training run. Two runs with equal numbers and pictures on the same machine give equal weights.
 
     Attributes:
         source: a folder of pictures, or the name of a data set.

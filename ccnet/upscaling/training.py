@@ -1,7 +1,8 @@
 """Training the upscaler: L1 loss, Adam, one factor a step, averaged weights; an interrupted run goes on.
 
-Every step is a function of the state before it and of (seed, step), and the state on disk is complete, so that a run
-that was stopped or killed takes the very steps that it would have taken.
+Every step is a function of the pictures, of the state before it and of (seed, step). The state on disk is complete and
+holds a digest of the pictures, so that a run that was stopped or killed takes the very steps that it would have taken,
+or says that the pictures are others. With another number of threads it takes them but for rounding.
 """
 
 import copy
@@ -95,6 +96,7 @@ class _Run:
 
     def __init__(self, config: UpscalerTraining, pictures: Pictures) -> None:
         self.config, self.pictures = config, pictures
+        self.digest = pictures.digest
         self.pairs = TrainingPairs(pictures, config)
         self.model = new_upscaler(config)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
@@ -109,6 +111,7 @@ class _Run:
         saved_at = started = time.monotonic()
         before = self.seconds
         with ProgressReport("upscaler", config.steps, done=self.step, unit="steps", enabled=progress) as report:
+            report.line(self.pairs.describe())
             while self.step < config.steps and not stop.requested:
                 self.take_step()
                 self.seconds = before + time.monotonic() - started
@@ -164,6 +167,7 @@ class _Run:
         """Write the state; nothing of it depends on anything that is not in it."""
         values = {
             "config": self.config.to_dict(),
+            "pictures": self.digest,
             "step": self.step,
             "seconds": self.seconds,
             "loss": self.loss,
@@ -175,7 +179,7 @@ class _Run:
         """Go on from the saved state.
 
         Raises:
-            CcnetError: it is damaged, or of a run with other numbers.
+            CcnetError: it is damaged, or of a run with other numbers or other pictures.
         """
         tensors, values = read_state(path)
         mine, theirs = self.config.to_dict(), values["config"]
@@ -183,6 +187,11 @@ class _Run:
         if differing:
             changes = ", ".join(f"{key} {theirs.get(key)!r} there and {mine[key]!r} here" for key in differing)
             raise CcnetError(f"{path} is of another run ({changes}); give another folder, the same options, or --fresh")
+        if values.get("pictures") != self.digest:
+            raise CcnetError(
+                f"{path} is of a run on other pictures than {self.config.source} holds now; put them back, "
+                "give another folder, or --fresh"
+            )
         restore_tensors(tensors, self.model, self.average, self.optimizer)
         self.step, self.seconds = values["step"], values["seconds"]
         self.loss, self.history = values["loss"], values["history"]

@@ -88,6 +88,13 @@ def test_a_file_that_is_there_is_replaced_only_with_force(shoes, tmp_path):
         (["--scale", 2, "-c", "unknown"], "no upscaler 'unknown'"),
         (["--scale", 2, "--ensemble", 0], "allowed is a whole number"),
         (["--scale", 2, "--train", "folder"], "takes no picture"),
+        (["--scale", 2, "--steps", 5], "--steps belongs to --train"),
+        (["--scale", 2, "--out", "run"], "--out belongs to --train"),
+        (["--scale", 2, "--threads", 1], "--threads belongs to --train"),
+        (["--scale", 2, "--fresh"], "--fresh belongs to --train"),
+        (["--scale", 2, "--kernel-input", "offset"], "--kernel-input belongs to --train"),
+        (["--scale", 2, "--members", "views"], "--members belongs to --ensemble"),
+        (["--scale", 2, "--aggregate", "median"], "--aggregate belongs to --ensemble"),
     ],
 )
 def test_what_cannot_be_right_is_refused(upscalers, shoes, tmp_path, options, words):
@@ -98,6 +105,15 @@ def test_what_cannot_be_right_is_refused(upscalers, shoes, tmp_path, options, wo
 def test_without_an_upscaler_it_says_how_to_get_one(shoes, tmp_path):
     result = run("upscale", shoes[0], tmp_path / "out.png", "--scale", 2)
     assert_refused(result, "no upscaler in", "--train", "--method bicubic")
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--scale", 2], ["--size", "9x9"], ["--method", "bicubic"], ["--checkpoint", "x"], ["--ensemble", 2],
+     ["--members", "views"], ["--aggregate", "mean"], ["--force"], ["--json"]],
+)  # fmt: skip
+def test_training_takes_no_option_of_enlarging(tmp_path, option):
+    assert_refused(run("upscale", "--train", tmp_path, *option), f"--train makes an upscaler and takes no {option[0]};")
 
 
 def test_without_pictures_it_says_what_to_give():

@@ -1,5 +1,6 @@
 """Training pairs, and runs that stop and go on."""
 
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 
@@ -142,6 +143,32 @@ def test_a_state_of_another_run_is_refused(config, tmp_path):
     with pytest.raises(CcnetError, match=r"of another run .*seed 0 there and 1 here"):
         train_upscaler(replace(config, seed=1), tmp_path, progress=False)
     assert train_upscaler(replace(config, seed=1), tmp_path, resume=False, progress=False).finished
+
+
+def test_a_state_of_other_pictures_is_refused(config, folder, tmp_path):
+    source = tmp_path / "pictures"
+    shutil.copytree(folder, source)
+    config = replace(config, source=str(source))
+    train_upscaler(config, tmp_path / "run", progress=False)
+    with Image.open(source / "3.png") as picture:
+        changed = np.asarray(picture).copy()
+    changed[7, 5] ^= 64
+    Image.fromarray(changed).save(source / "3.png")
+    with pytest.raises(CcnetError, match=r"a run on other pictures than .* holds now; put them back"):
+        train_upscaler(config, tmp_path / "run", progress=False)
+    assert train_upscaler(config, tmp_path / "run", resume=False, progress=False).finished
+
+
+def test_a_run_says_what_its_smallest_picture_leaves_out(folder, config, tmp_path, capfd):
+    for path in folder.iterdir():
+        shutil.copy(path, tmp_path)
+    with Image.open(tmp_path / "0.png") as picture:
+        picture.crop((0, 0, 30, 40)).save(tmp_path / "0.png")
+    train_upscaler(replace(config, source=str(tmp_path)), tmp_path / "run", progress=True)
+    every = training_factors(12)
+    left_out = sum(s.numerator > 30 for s in every)
+    said = "8 pictures to train on, 1 held back; patches of at most 30 px, the smallest side of any of them, which"
+    assert f"{said} leaves out {left_out} of {len(every)} factors" in capfd.readouterr().out
 
 
 def test_psnr_leaves_the_border_out_and_knows_its_decibels():
