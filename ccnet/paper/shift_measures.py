@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ccnet.data import ImageDataset
 from ccnet.equivariance import MEASURES, Measure, shift_grid, shift_report
-from ccnet.equivariance.protocol import Border
+from ccnet.equivariance.protocol import Border, Protocol
 from ccnet.paper.context import Context
 from ccnet.paper.findings import Claim, Findings, Row, judged
-from ccnet.paper.intervals import paired_interval
 from ccnet.paper.networks import KINDS, Trained, images_of, missing_note, needed, runs_of
+from ccnet.paper.table_1 import SEQUENCES, lead_over
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -69,9 +69,10 @@ def find(context: Context) -> Findings:
             findings.series[setting.name] = {kind: values["per_shift"] for kind, values in measured.items()}
     findings.notes += [
         f"The first {len(dataset):,} test images of {dataset.name}; one training run of each network "
-        f"({', '.join(run.name for run in present.values())}); CCNet under 8 sequences, dealt out among the images. "
-        "95% bootstrap intervals over images. Rankings compare image by image; an SNR is then the mean over images of "
-        "each image's own.",
+        f"({', '.join(run.name for run in present.values())}); CCNet under {SEQUENCES} sequences, dealt out among "
+        "the images. They speak of these very networks, and not of what another training would give. Rankings compare "
+        "image by image and draw a sequence anew with all of its images; an SNR is then the mean over images of each "
+        "image's own. Intervals of single figures are over images alone. All by 95% bootstrap.",
         *(missing_note(kind) for kind in KINDS if kind not in present),
     ]
     return findings
@@ -84,7 +85,7 @@ def measure(context: Context, run: Trained, dataset: ImageDataset, setting: Sett
         checkpoint = run.checkpoint
         report = shift_report(
             checkpoint.model, checkpoint.preprocess(dataset.images), shift_grid(reach, setting.step),
-            labels=torch.from_numpy(dataset.labels), seed=context.seed, border=setting.border,
+            labels=torch.from_numpy(dataset.labels), seed=context.seed, ensemble_size=SEQUENCES, border=setting.border,
             fill=checkpoint.preprocessing.black,
         )  # fmt: skip
         shown = ("dy", "dx", "feature_cosine", "consistency")
@@ -95,8 +96,10 @@ def measure(context: Context, run: Trained, dataset: ImageDataset, setting: Sett
         }
 
     found: dict[str, Any] = context.step(
-        f"{run.name}-{setting.name}", compute, samples=len(dataset), reach=reach, data=dataset.name, **run.settings
-    )
+        f"{run.name}-{setting.name}", compute, samples=len(dataset), reach=reach, data=dataset.name,
+        sequences=SEQUENCES, step=str(setting.step), protocol=Protocol(border=setting.border).describe(),
+        **run.settings,
+    )  # fmt: skip
     return found
 
 
@@ -127,12 +130,12 @@ def shown(name: str, measure: Measure) -> str:
 def ranking(name: str, measured: dict[str, dict[str, Any]], title: str, seed: int) -> Claim:
     """The networks in the order in which they are hoped to stand, in one measure."""
     order = [kind for kind in reversed(KINDS) if kind in measured]
-    text = f"(ours) {', then '.join(order)}: {MEASURES[name]}, {title[0].lower()}{title[1:]}"
+    text = f"(ours) of these networks {', then '.join(order)}: {MEASURES[name]}, {title[0].lower()}{title[1:]}"
     sign, factor = -1 if name in LESS_IS_BETTER else 1, 100.0 if "accuracy" in name or "consistency" in name else 1.0
     leads = {}
     for first, second in pairwise(order):
-        of_both = [sign * values_of(measured[kind], name)[None] for kind in (first, second)]
-        leads[f"{first} - {second}"] = paired_interval(*of_both, seed=seed)
+        left, right = (sign * values_of(measured[kind], name)[None] for kind in (first, second))
+        leads[f"{first} - {second}"] = lead_over(left, right, seed)
     verdicts = [lead.above_zero for lead in leads.values()]
     holds = False if False in verdicts else None if None in verdicts else True
     unit = " points" if factor != 1 else " dB" if name.endswith("_db") else ""
