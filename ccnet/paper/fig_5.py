@@ -35,7 +35,7 @@ def find(context: Context) -> Findings:
     for name, sequence in shown.items():
         for layer, size in enumerate(sequence.shapes(IN_SIZE), 1):
             findings.rows.append(Row(f"layer {layer}", name, f"{size[0]} x {size[1]}", value=float(size[0] * size[1])))
-    ladders = [sequence.shapes(IN_SIZE) for sequence in [*shown.values(), *sampled]]
+    ladders = [sequence.shapes(IN_SIZE) for sequence in dict.fromkeys([*shown.values(), *sampled])]
     reach = sum(ladder[-1] == FINAL for ladder in ladders)
     findings.claims = [
         judged(

@@ -93,7 +93,11 @@ WAYS = (BEHIND, BEFORE, NARROW, MIDDLE, WIDE, TAPERED)
 def find(context: Context) -> Findings:
     """Run it; it takes a second, quick or not."""
     findings = Findings()
-    drifts = {way: context.step(f"way-{number}", partial(drift, way), way=repr(way)) for number, way in enumerate(WAYS)}
+    settings = {"layers": LAYERS, "canvas_px": CANVAS_PX, "cross_px": (CROSS_PX, ARM_PX)}
+    drifts = {
+        way: context.step(f"way-{number}", partial(drift, way), way=repr(way), **settings)
+        for number, way in enumerate(WAYS)
+    }
     for way, curve in drifts.items():
         down, across = curve[-1]
         rim = way.profile(torch.tensor([SIZE / 2], dtype=torch.float64)) / way.profile(way.distances()).sum()

@@ -45,7 +45,9 @@ def find(context: Context) -> Findings:
         maps: dict[str, list[list[float]]] = {name: [] for name in STARTS}
         for seed in seeds:
             for kernel_input in INPUTS:
-                drawn = context.step(f"weights-{kernel_input}-{seed}", partial(variances, kernel_input, seed))
+                drawn = context.step(
+                    f"weights-{kernel_input}-{seed}", partial(variances, kernel_input, seed), hidden=HIDDEN
+                )
                 ratios[kernel_input].append(drawn)
             report.advance(1)
             for name in STARTS:

@@ -32,6 +32,11 @@ def test_all_ladders_end_at_8_by_8_and_are_drawn(make_context: MakeContext) -> N
     assert [len(axes.patches) for axes in drawn.axes] == [9] * len(drawn.axes)
 
 
+def test_sequences_that_are_shown_count_once(make_context: MakeContext) -> None:
+    (ends, _) = fig_5.find(make_context()).claims
+    assert f" of {fig_5.QUICK_SAMPLED + 2} end at" in ends.evidence  # the sampled ones, uniform and alternating
+
+
 def test_ladders_that_do_not_end_where_they_should_fail(
     make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
