@@ -55,7 +55,8 @@ class Benchmark:
     def source(self) -> str:
         """Where and when, in a line."""
         d = self.document
-        return f"{d['benchmark']}: {d['hardware']}, {d['date'][:10]}, commit {d['git_commit'][:10]}"
+        commit, *dirty = (d["git_commit"] or "unknown").partition("-")
+        return f"{d['benchmark']}: {d['hardware']}, {d['date'][:10]}, commit {commit[:10]}{''.join(dirty)}"
 
 
 def load(context: Context, name: str) -> Benchmark:
@@ -71,6 +72,7 @@ def load(context: Context, name: str) -> Benchmark:
         return Benchmark({"benchmark": name, "rows": [], "notes": []})
     kept = None if context.quick or context.fresh else compare.load(compare.default_folder(), hardware, name)
     if kept is not None:
+        context.note_commit(kept["git_commit"])
         return Benchmark(kept)
     settings = Settings(context.quick, context.seed, context.options.threads)
     return Benchmark(context.step(f"bench-{name}", lambda: measure(name, settings), hardware=hardware_slug(hardware)))

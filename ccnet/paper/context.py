@@ -85,16 +85,14 @@ class Context:
             settings: what the result depends on beside the options, JSON values (a checkpoint's fingerprint, sizes).
         """
         path, depends_on = self._place(f"{name}.json", settings)
-        if not self.fresh and path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            if kept["depends_on"] == depends_on:
-                self._take_up(kept.get("git_commit"))
-                return kept["result"]
+        if not self.fresh and (kept := read_values(path, depends_on)) is not None:
+            self._take_up(kept.get("git_commit"))
+            return kept["result"]
         result = json.loads(json.dumps(compute()))  # what is computed now is the same value as what is read later
         path.parent.mkdir(parents=True, exist_ok=True)
         written = {"depends_on": depends_on, "git_commit": self.commit, "result": result}
         write_atomically(path, (json.dumps(written) + "\n").encode())
-        self._note(self.commit)
+        self.note_commit(self.commit)
         return result
 
     def array_step(self, name: str, compute: Callable[[], Tensor], **settings: Any) -> Tensor:
@@ -116,8 +114,14 @@ class Context:
         path.parent.mkdir(parents=True, exist_ok=True)
         header = {"depends_on": json.dumps(depends_on), "git_commit": self.commit}
         write_atomically(path, save({"result": result}, header))
-        self._note(self.commit)
+        self.note_commit(self.commit)
         return result
+
+    def note_commit(self, commit: str | None) -> None:
+        """Remember which tree computed something that the findings are made of; None: nobody knows."""
+        commit = commit or "unknown"
+        if commit not in self.commits:
+            self.commits.append(commit)
 
     def _place(self, file: str, settings: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
         """Where a step is kept, and all that its result depends on."""
@@ -130,11 +134,7 @@ class Context:
 
     def _take_up(self, commit: str | None) -> None:
         self.taken_up += 1
-        self._note(commit or "unknown")
-
-    def _note(self, commit: str) -> None:
-        if commit not in self.commits:
-            self.commits.append(commit)
+        self.note_commit(commit)
 
     def progress(self, title: str, total: int, unit: str) -> ProgressReport:
         """A progress bar on stderr."""
@@ -155,6 +155,18 @@ class Context:
             OSError: it is not there.
         """
         return hashlib.sha256((Path(self.options.checkpoints) / name / WEIGHTS_FILE).read_bytes()).hexdigest()
+
+
+def read_values(path: Path, depends_on: dict[str, Any]) -> dict[str, Any] | None:
+    """A kept result with the commit that made it; None where there is none for these settings, or a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_bytes())
+    except ValueError:  # no JSON, or no UTF-8
+        return None
+    fits = isinstance(kept, dict) and "result" in kept and kept.get("depends_on") == depends_on
+    return kept if fits else None
 
 
 def read_tensor(path: Path, depends_on: dict[str, Any]) -> tuple[Tensor, str | None] | None:

@@ -1,5 +1,6 @@
 """Steps survive a stop at any moment, and no result is taken for that of other settings."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -66,6 +67,18 @@ def test_a_damaged_tensor_is_computed_anew(make_context: MakeContext, tmp_path: 
     path = tmp_path / "steps" / "one.safetensors"
     path.write_bytes(path.read_bytes()[:-7])
     assert make_context().array_step("one", lambda: torch.zeros(2)).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("damaged", [b"", b"{", b"\xff\xfe", b"[1]", b"null", b'{"depends_on": 1}'], ids=repr)
+def test_a_damaged_file_is_computed_anew(make_context: MakeContext, tmp_path: Path, damaged: bytes) -> None:
+    make_context().step("one", lambda: 1)
+    path = tmp_path / "steps" / "one.json"
+    path.write_bytes(damaged)
+    assert make_context().step("one", lambda: 2) == 2
+    without = json.loads(path.read_bytes())
+    del without["result"]
+    path.write_text(json.dumps(without))
+    assert make_context().step("one", lambda: 3) == 3
 
 
 def test_a_step_taken_twice_is_refused(make_context: MakeContext) -> None:

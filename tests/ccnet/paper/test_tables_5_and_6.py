@@ -187,6 +187,23 @@ def test_without_a_result_of_this_hardware_it_is_measured_here(full: Context, mo
     assert asked == ["table_5"], "the kept step is taken up"
 
 
+@pytest.mark.parametrize(
+    ("commit", "noted", "shown"),
+    [
+        ("0123456789abcdef", "0123456789abcdef", "commit 0123456789."),
+        ("0123456789abcdef-dirty", "0123456789abcdef-dirty", "commit 0123456789-dirty."),
+        (None, "unknown", "commit unknown."),
+    ],
+)
+def test_the_commit_of_a_kept_benchmark_is_known_to_whoever_publishes(
+    full: Context, monkeypatch: pytest.MonkeyPatch, commit: str | None, noted: str, shown: str
+) -> None:
+    keep(monkeypatch, {"table_5": {**stored("table_5"), "git_commit": commit}})
+    loaded = benchmarked.load(full, "table_5")
+    assert full.commits == [noted]
+    assert benchmarked.sources(loaded).endswith(shown)
+
+
 def test_a_quick_run_decides_nothing(make_context: MakeContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmarked, "measure", lambda name, _settings: stored(name))
     for item in (table_5, table_6):
