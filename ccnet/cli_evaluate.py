@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from ccnet.assessment import AssessmentOptions, assess, html, markdown, metrics, passes_needed
 from ccnet.assessment.classes import in_classes_of
+from ccnet.assessment.plots import require_plots
 from ccnet.checkpoint import Checkpoint
 from ccnet.cli_options import DataDirOption, DeviceOption, JsonOption
 from ccnet.cli_support import (
@@ -120,11 +122,14 @@ def write_report(
 ) -> dict[str, Any]:
     """Assess, and write the report in its three forms, each file complete or not there; returns the document.
 
+    What takes no plots is written first, so that nothing of it hangs on the drawing.
+
     Raises:
-        CcnetError: the folder cannot be made, or as `assess`.
+        CcnetError: the folder cannot be made, matplotlib is missing, or as `assess`.
         OSError: a file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a bad path is told at once
+    require_plots()  # before the work, as a bad path: both are told at once
+    folder.mkdir(parents=True, exist_ok=True)
     total, reached = passes_needed(model, len(dataset), options), 0
     with progress(f"assessing {model.name}", total, "passes") as bar:
 
@@ -134,10 +139,14 @@ def write_report(
             reached = done
 
         document = assess(model, dataset, options, on_progress=on_progress)
-    texts = (json.dumps(document, indent=2) + "\n", markdown(document), html(document))
-    for name, text in zip(REPORT_FILES, texts, strict=True):
-        write_atomically(folder / name, text.encode())
+    forms: tuple[Callable[[dict[str, Any]], str], ...] = (_as_json, markdown, html)
+    for name, form in zip(REPORT_FILES, forms, strict=True):
+        write_atomically(folder / name, form(document).encode())
     return document
+
+
+def _as_json(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2) + "\n"
 
 
 def show(title: str, measured: dict[str, Any]) -> None:

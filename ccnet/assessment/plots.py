@@ -164,16 +164,27 @@ def confusion_plot(document: Document, prefix: str) -> Plot | None:
     return Plot(title, "Confusion matrix. Most often taken: " + "; ".join(told), _svg(figure, prefix))
 
 
+def require_plots() -> None:
+    """Refuse before an assessment what would be refused after it.
+
+    Raises:
+        CcnetError: matplotlib is missing.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise CcnetError(f"plots need the package {error.name!r}: pip install 'ccnet[figures]'") from error
+
+
 def _figure(height: float = _INCHES[1]) -> tuple[Any, Any]:
     """An empty figure in the style of all, and its axes.
 
     Raises:
         CcnetError: matplotlib is missing.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise CcnetError(f"plots need the package {error.name!r}: pip install 'ccnet[figures]'") from error
+    require_plots()
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(_INCHES[0], height), layout="constrained", facecolor="none")
     axes = figure.add_subplot(facecolor="none")
     axes.tick_params(colors=INK, labelsize=_POINTS, length=3)

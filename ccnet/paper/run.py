@@ -13,6 +13,7 @@ import torch
 from ccnet.benchmarks.report import where
 from ccnet.errors import CcnetError
 from ccnet.files import write_atomically
+from ccnet.paper import drawing
 from ccnet.paper.catalogue import Item
 from ccnet.paper.context import Context, Options
 from ccnet.paper.findings import for_people
@@ -34,7 +35,12 @@ def run_items(
 
     Returns:
         the documents, as kept.
+
+    Raises:
+        CcnetError: an item cannot be drawn for want of matplotlib; then none is run.
     """
+    if any(item.plot() is not None for item in items):
+        drawing.require()
     folder = folder / "quick" if options.quick else folder
     documents = []
     for number, item in enumerate(items, 1):
@@ -72,11 +78,11 @@ def run_item(item: Item, context: Context) -> dict[str, Any]:
 
 
 def keep(document: dict[str, Any], item: Item, folder: Path) -> None:
-    """Write a result and its picture, each aside and then renamed."""
+    """Write a result and then its picture, each aside and then renamed: what cannot be drawn is not lost."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{item.name}.json", (json.dumps(document, indent=1) + "\n").encode())
     draw = item.plot()
     if draw is not None:
         picture = io.BytesIO()
         draw(document).savefig(picture, format="png", dpi=PLOT_DPI, metadata={"Software": None})
         write_atomically(folder / f"{item.name}.png", picture.getvalue())
-    write_atomically(folder / f"{item.name}.json", (json.dumps(document, indent=1) + "\n").encode())

@@ -1,6 +1,7 @@
 """`ccnet evaluate --report`: three files, one measurement; and data sets of one's own."""
 
 import json
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ccnet import CcnetError, cli_evaluate
 from ccnet.assessment import AssessmentOptions
 from ccnet.checkpoint import read_config
 from ccnet.data import FASHION_MNIST_CLASSES, load_dataset
@@ -50,6 +52,22 @@ def test_a_report_replaces_an_older_one_and_leaves_other_files_alone(tmp_path: P
     assert (tmp_path / "notes.txt").read_text() == "mine"
     assert (tmp_path / "report.md").read_text() != "old"
     assert read_config(copy)["metrics"]["n"] == 5
+
+
+def test_without_matplotlib_no_pass_is_made_for_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(cli_evaluate, "assess", None)
+    refused = run("evaluate", "tiny-ccnet", *SAMPLE, "--report", tmp_path / "report")
+    assert_refused(refused, "pip install 'ccnet[figures]'")
+
+
+def test_what_takes_no_plots_is_written_though_these_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoilt(_document: object) -> str:
+        raise CcnetError("no page of this")
+
+    monkeypatch.setattr(cli_evaluate, "html", spoilt)
+    assert run("evaluate", "tiny-ccnet", *SAMPLE, *QUICK, "--report", tmp_path).exit_code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.md"]
 
 
 def test_a_report_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
