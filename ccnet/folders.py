@@ -11,11 +11,12 @@ Nothing that is not an array of numbers or of text, or not a picture, is opened 
 
 import lzma
 import os
+import tokenize
 import zipfile
 import zlib
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -31,6 +32,10 @@ MAX_CLASSES = 10_000
 MAX_NAME = 200  # characters
 MAX_FILE_BYTES = 64 * 2**20  # of one encoded picture
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+_NO_HEADER = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, SyntaxError, TypeError,
+    tokenize.TokenError,
+)  # fmt: skip
 _UNREADABLE = (
     OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError,
     zipfile.BadZipFile,
@@ -53,17 +58,19 @@ def load_npz(path: Path | str, *, max_bytes: int = MAX_BYTES) -> ImageDataset:
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            images, labels = (_array(archive, name, max_bytes) for name in ("images", "labels"))
-            classes = _array(archive, "classes", max_bytes) if "classes.npy" in archive.namelist() else None
+            images, labels = (_array(archive, name, max_bytes, MAX_PICTURES) for name in ("images", "labels"))
+            named = "classes.npy" in archive.namelist()
+            classes = _array(archive, "classes", max_bytes, MAX_CLASSES) if named else None
     except _UNREADABLE as error:
         reason = f"it holds no {error.args[0]}" if isinstance(error, KeyError) else str(error)
         raise DataError(
             f"{path} cannot be read ({reason}); needed is an npz file with images uint8 [N, H, W] or [N, H, W, C], "
             "labels [N] and perhaps classes"
         ) from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape[1:]:
         raise DataError(
-            f"{path}: images are {images.dtype} {list(images.shape)}; allowed are uint8 [N, H, W] or [N, H, W, C]"
+            f"{path}: images are {images.dtype} {list(images.shape)}; allowed are uint8 [N, H, W] or [N, H, W, C], "
+            "none of H, W and C 0"
         )
     if labels.dtype.kind not in "iu" or labels.ndim != 1 or (len(labels) and labels.max() >= MAX_CLASSES):
         raise DataError(
@@ -117,17 +124,16 @@ def load_class_folders(
     return LabelledPictures(folder.resolve().name, "test", tuple(images), labels, classes, str(folder))
 
 
-def _array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[Any]:
-    """One array; its header is read first, and the bytes that it announces are counted while they are read."""
+def _array(archive: zipfile.ZipFile, name: str, max_bytes: int, most: int) -> NDArray[Any]:
+    """One array of at most `most` rows: the header is read first, and no more bytes than it may and does announce."""
     with archive.open(f"{name}.npy") as stream:
-        version = npy.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{name} is written in version {version} of the format; 1.0 and 2.0 are read")
-        shape, fortran, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(stream)
+        shape, fortran, dtype = _header(stream, name)
         if dtype.hasobject or dtype.kind not in "iuU":
             raise ValueError(f"{name} is {dtype}; arrays of whole numbers and of text are read")
         if min(shape, default=0) < 0:
             raise ValueError(f"{name} {list(shape)} has a negative size")
+        if shape and shape[0] > most:
+            raise ValueError(f"{name} {list(shape)} announces {shape[0]:,} rows; at most {most:,} are read")
         announced = dtype.itemsize
         for size in shape:
             announced *= size
@@ -138,6 +144,22 @@ def _array(archive: zipfile.ZipFile, name: str, max_bytes: int) -> NDArray[Any]:
         raise ValueError(f"{name} announces {announced:,} bytes and does not hold as many")
     array = np.frombuffer(payload, dtype=dtype)
     return array.reshape(shape, order="F" if fortran else "C").copy()
+
+
+def _header(stream: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """(shape, whether the first index runs fastest, type) of an array.
+
+    Raises:
+        ValueError: it is no header. numpy evaluates it as a literal and trusts what it finds: much else is raised then.
+    """
+    version = npy.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} is written in version {version} of the format; 1.0 and 2.0 are read")
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    try:
+        return read(stream)
+    except _NO_HEADER as error:
+        raise ValueError(f"the header of {name} describes no array: {error}") from error
 
 
 def _class_names(path: Path, classes: NDArray[Any] | None, labels: NDArray[Any]) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 import io
 import json
+import math
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -115,8 +117,59 @@ def test_a_header_that_lies_costs_no_memory(tmp_path, shape, words) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("images.npy", header(shape) + bytes(10))
         archive.writestr("labels.npy", header((1,)) + bytes(1))
-    with pytest.raises(DataError, match=words):
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=words):
+            load_npz(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{'descr': (", "{'descr': ()", "{1: 2, 'a': 3}", "{[]: 1}", "", "7", "{" * 500, "{'descr': 1/0}", "\x00"],
+    ids=lambda text: text[:16] or "nothing",
+)
+@pytest.mark.parametrize("fields", [False, True], ids=["alone", "among fields"])
+def test_a_header_that_describes_no_array_is_refused(tmp_path, text, fields) -> None:
+    if fields:
+        text = f"{{'descr': {text}, 'fortran_order': False, 'shape': (1,)}}"
+    path = tmp_path / "none.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode())
+    with pytest.raises(DataError, match="cannot be read"):
         load_npz(path)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "classes", "words"),
+    [
+        ((1_000_001, 1, 1), (1_000_001,), None, r"images \[1000001, 1, 1\] announces 1,000,001 rows"),
+        ((1, 1, 1), (2**30,), None, "labels .* announces 1,073,741,824 rows; at most 1,000,000"),
+        ((1, 1, 1), (1,), 10_001, "classes .* announces 10,001 rows; at most 10,000"),
+        ((1, 0, 4), (1,), None, "none of H, W and C 0"),
+        ((1, 4, 4, 0), (1,), None, "none of H, W and C 0"),
+    ],
+)
+def test_more_pictures_labels_or_classes_than_are_allowed_are_refused_by_their_headers(
+    tmp_path, images, labels, classes, words
+) -> None:
+    path = tmp_path / "many.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", header(images) + bytes(math.prod(images)))
+        archive.writestr("labels.npy", header(labels) + bytes(min(math.prod(labels), 2**20)))
+        if classes:
+            stream = io.BytesIO()
+            np.save(stream, np.array([str(number) for number in range(classes)]))
+            archive.writestr("classes.npy", stream.getvalue())
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=words):
+            load_npz(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
 
 
 def test_more_bytes_than_announced_are_not_read(tmp_path) -> None:
