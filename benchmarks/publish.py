@@ -1,11 +1,12 @@
-"""Write what was measured into README.md, docs/performance.md and docs/serving.md.
+"""Write what was measured into README.md, docs/performance.md, docs/serving.md and docs/upscaling.md.
 
     python -m benchmarks.publish            measure Table 1 of the shipped checkpoints, ask a real server, then fill
     python -m benchmarks.publish --fill     fill the documents from what was measured before
 
 Accuracies come from each checkpoint's config.json, where `ccnet train` or `ccnet evaluate --write` put them; Table 1
 and the answer of the quick start from `benchmarks/results/published.json`, which this script writes; times and memory
-from the results that `ccnet bench --save` and `python -m benchmarks.serving --save` keep (`benchmarks/blocks.py`).
+from the results that `ccnet bench --save` and `python -m benchmarks.serving --save` keep (`benchmarks/blocks.py`);
+gains of the upscaler from those of `python -m benchmarks.upscaling --save` (`benchmarks/upscaling_blocks.py`).
 """
 
 import argparse
@@ -22,12 +23,13 @@ import httpx
 
 from benchmarks.blocks import measured_blocks, source
 from benchmarks.report import RESULTS, where
+from benchmarks.upscaling_blocks import upscaling_blocks
 from ccnet import load_checkpoint
 from ccnet.data import load_dataset
 from ccnet.equivariance import noise_images, table1
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "performance.md", ROOT / "docs" / "serving.md")
+DOCUMENTS = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("performance", "serving", "upscaling")))
 PUBLISHED = RESULTS / "published.json"
 CHECKPOINTS = {"CCNet": "fashion-mnist-ccnet", "ConvNet": "fashion-mnist-convnet"}
 SAMPLES, SEED, PORT = 1000, 0, 8765
@@ -60,6 +62,7 @@ def filled(text: str) -> str:
         "answer": f"```json\n{json.dumps(published['answer'], indent=2)}\n```",
         "results": accuracy_block(configs) + "\n\n" + table1_block(published),
         **measured_blocks(),
+        **upscaling_blocks(),
     }
     for name, block in blocks.items():
         pattern = re.compile(rf"<!-- {name} -->.*?<!-- /{name} -->", re.DOTALL)

@@ -49,7 +49,7 @@ def _training(config: dict[str, Any]) -> str:
         f"- pictures: {data['source']}, {data['training_pictures']:,} for training and "
         f"{data['validation_pictures']:,} held back",
         f"- pairs: {training['degradation']}",
-        f"- factors p/q, q up to {recipe['max_denominator']}, without those within {held_out['distance']} of "
+        f"- factors p/q, q up to {recipe['max_denominator']}, without those nearer than {held_out['distance']} to "
         f"{', '.join(held_out['factors'])}",
         f"- {training['steps']:,} steps of {recipe['batch_size']} pairs, L1, Adam, learning rate "
         f"{recipe['learning_rate']}, seed {recipe['seed']}",

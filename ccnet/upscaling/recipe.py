@@ -7,7 +7,7 @@ from typing import Any
 
 from ccnet.errors import CcnetError
 
-# Factors that a published comparison measures and that training never sees, nor any within HELD_OUT_DISTANCE of them.
+# Factors that a published comparison measures and that training never sees, nor any nearer than HELD_OUT_DISTANCE.
 HELD_OUT = (Fraction(137, 100), Fraction(8, 5), Fraction(237, 100), Fraction(33, 10))
 HELD_OUT_DISTANCE = Fraction(1, 20)
 FREE_TO_CHANGE = frozenset(

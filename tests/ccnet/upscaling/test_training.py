@@ -113,7 +113,7 @@ def test_a_run_writes_a_checkpoint_that_says_how_it_was_made(config, tmp_path):
     assert written["data"]["validation_pictures"] == 1
     assert [entry["step"] for entry in result.history] == [4, 6]
     card = (tmp_path / "mine" / "README.md").read_text()
-    assert "without those within 1/20 of 137/100, 8/5, 237/100, 33/10" in card
+    assert "without those nearer than 1/20 to 137/100, 8/5, 237/100, 33/10" in card
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_weights(config, tmp_path, monkeypatch):
