@@ -38,4 +38,5 @@ def _rows(table: Table) -> list[str]:
 
 def _escaped(text: str) -> str:
     """Text that shows as it is: no markup, no link, no cell of its own, no line of its own."""
-    return re.sub(r"([\\`*_\[\]<>|#~&!@]|:(?=//))", r"\\\1", " ".join(text.split()))
+    text = re.sub(r"([\\`*_\[\]<>|#~&!@$]|:(?=//))", r"\\\1", " ".join(text.split()))
+    return re.sub(r"\b(www)\.", r"\1\\.", text, flags=re.IGNORECASE)  # GitHub makes links of these too

@@ -34,11 +34,12 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def duration(seconds: float) -> str:
     """0.0123 -> "12.3 ms"; 312 -> "5 min 12 s"."""
-    if seconds < 1:
+    if seconds < 0.9995:  # what is rounded to 1000 ms or to 60 s is said in the next unit
         return f"{1000 * seconds:.3g} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds >= 600 else f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    whole = round(seconds)
+    return f"{seconds / 60:.0f} min" if whole >= 600 else f"{whole // 60} min {whole % 60} s"
 
 
 def of_kind(kind: str, size: int) -> str:

@@ -225,3 +225,18 @@ def test_words_for_numbers() -> None:
     assert [points(0.0062), points(-0.001), points(0.000001)] == ["+0.62", "−0.10", "0.00"]
     assert [percent(None), percent(0.91234, 2)] == ["-", "91.23%"]
     assert [duration(s) for s in (0.0123, 1.26, 125, 6009)] == ["12.3 ms", "1.3 s", "2 min 5 s", "100 min"]
+    assert [duration(s) for s in (0.9994, 0.9996, 59.96, 119.6, 599.6)] == [
+        "999 ms",
+        "1.0 s",
+        "1 min 0 s",
+        "2 min 0 s",
+        "10 min",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("$x$", r"\$x\$"), ("www.a.org", r"www\.a.org"), ("WWW.a", r"WWW\.a"), ("awww.", "awww.")]
+)
+def test_what_github_would_make_a_formula_or_a_link_of_is_text(model, name, shown) -> None:
+    document = assess(replace(model, name=name), pictures(20), quick(), passes=Scripted())
+    assert markdown(document).startswith(f"# {shown} on pictures\n")
