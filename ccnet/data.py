@@ -48,6 +48,7 @@ class LabelledPictures:
         labels: int64 [N], each the index of a class.
         classes: the name of every class.
         source: where the images were read from, for people.
+        files: the name of each image's own file, for people; empty where there are none.
     """
 
     name: str
@@ -56,9 +57,12 @@ class LabelledPictures:
     labels: NDArray[np.int64]
     classes: tuple[str, ...]
     source: str
+    files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._check_images()
+        if self.files and len(self.files) != len(self.images):
+            raise DataError(f"{self.source}: {len(self.files)} files are named; {len(self.images)} images need as many")
         if self.labels.shape != (len(self.images),) or self.labels.dtype != np.int64:
             raise DataError(
                 f"{self.source}: labels are {self.labels.dtype} {list(self.labels.shape)}; "
@@ -79,7 +83,7 @@ class LabelledPictures:
         """The first `count` images (all of them where there are fewer)."""
         if count < 1:
             raise DataError(f"asked for the first {count} images of {self.name}; at least 1 is needed")
-        return replace(self, images=self.images[:count], labels=self.labels[:count])
+        return replace(self, images=self.images[:count], labels=self.labels[:count], files=self.files[:count])
 
     def _check_images(self) -> None:
         for image in self.images:

@@ -121,7 +121,8 @@ def load_class_folders(
                 f"{folder}: its pictures hold more than {max_bytes:,} bytes; scale them down, or give fewer"
             )
     labels = np.array([label for label, _ in ordered], dtype=np.int64)
-    return LabelledPictures(folder.resolve().name, "test", tuple(images), labels, classes, str(folder))
+    shown = tuple(_shown(file.relative_to(folder)) for _, file in ordered)
+    return LabelledPictures(folder.resolve().name, "test", tuple(images), labels, classes, str(folder), shown)
 
 
 def _array(archive: zipfile.ZipFile, name: str, max_bytes: int, most: int) -> NDArray[Any]:
@@ -171,6 +172,11 @@ def _class_names(path: Path, classes: NDArray[Any] | None, labels: NDArray[Any])
         return _names(path, [str(name) for name in classes])
     except ValueError as error:
         raise DataError(f"{path}: the names of the classes are no text ({error})") from error
+
+
+def _shown(file: Path) -> str:
+    """A name that can be written down: names of files may be any bytes."""
+    return "/".join(file.parts).encode("utf-8", "backslashreplace").decode()
 
 
 def _names(source: Path, names: list[str]) -> tuple[str, ...]:

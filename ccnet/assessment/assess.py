@@ -74,7 +74,7 @@ def assess(
         "sequences": [str(sequence) for sequence in pool],
         "rows": [describe_row(row, alone, options) for row, alone in rows],
         "comparisons": compare_all([row for row, _ in rows], options),
-        "shown": describe_shown(_largest([row for row, _ in rows]), model.labels, options),
+        "shown": describe_shown(_largest([row for row, _ in rows]), model.labels, options, dataset.files),
         "equivariance": equivariance,
         "cost": _cost(gathered, [row for row, _ in rows], options),
         "provenance": _provenance(model, time.monotonic() - started),

@@ -16,13 +16,16 @@ WORST_ERRORS = 20
 MOST_CONFUSED = 10
 
 
-def describe_shown(row: Row, classes: tuple[str, ...], options: AssessmentOptions) -> dict[str, Any]:
+def describe_shown(
+    row: Row, classes: tuple[str, ...], options: AssessmentOptions, files: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """The first draw of a row as JSON values; its logits averaged.
 
     Args:
         row: the largest size.
         classes: the network's.
         options: give the bins.
+        files: the name of each image's file, for the errors; empty where images have none.
     """
     outcome, scaled = row.outcomes["logits"][0], row.scaled["logits"]
     matrix = confusion(outcome, len(classes))
@@ -37,7 +40,7 @@ def describe_shown(row: Row, classes: tuple[str, ...], options: AssessmentOption
         "most_confused": _most_confused(matrix, classes),
         "reliability": reliability(outcome, options.bins),
         "reliability_scaled": None if scaled is None else reliability(scaled[0], options.bins),
-        "errors": _worst_errors(outcome, classes),
+        "errors": _worst_errors(outcome, classes, files),
     }
 
 
@@ -88,14 +91,15 @@ def _most_confused(matrix: Tensor, classes: tuple[str, ...]) -> list[dict[str, A
     return [{"label": classes[a], "predicted": classes[b], "images": n} for (a, b), n in cells if n]
 
 
-def _worst_errors(outcome: Outcome, classes: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The errors of the largest confidence."""
+def _worst_errors(outcome: Outcome, classes: tuple[str, ...], files: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The errors of the largest confidence; "file" is None where images have none."""
     wrong = torch.nonzero(outcome.correct == 0)[:, 0]
     order = wrong[outcome.confidence[wrong].argsort(descending=True, stable=True)][:WORST_ERRORS]
     of_label = (-outcome.nll).exp()
     return [
         {
             "index": index,
+            "file": files[index] if files else None,
             "label": classes[int(outcome.labels[index])],
             "predicted": classes[int(outcome.predicted[index])],
             "probability": float(outcome.confidence[index]),

@@ -171,7 +171,7 @@ def error_table(document: Document) -> Table:
     """The most confident errors."""
     rows = [
         (
-            f"{row['index']:,}",
+            f"{row['index']:,}: {row['file']}" if row.get("file") else f"{row['index']:,}",
             row["label"],
             row["predicted"],
             percent(row["probability"], 2),

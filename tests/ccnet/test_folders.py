@@ -3,9 +3,11 @@
 import io
 import json
 import math
+import os
 import struct
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +197,17 @@ def test_class_folders_are_read_with_a_picture_of_each_class_in_turn(tmp_path) -
     assert [int(image[0, 0, 0]) for image in found.images] == [0, 3, 1, 2]
     assert (found.name, found.split, len(found)) == ("set", "test", 4)
     assert found.first(2).labels.tolist() == [0, 1]
+
+
+def test_pictures_keep_the_names_of_their_files(tmp_path) -> None:
+    root = folders(tmp_path / "set", cat=[(4, 3), (4, 3)], dog=[(5, 5)])
+    odd = os.fsencode(root / "dog") + b"/1\xff.png"
+    os.rename(root / "dog" / "0.png", odd)
+    found = load_class_folders(root)
+    assert found.files == ("cat/0.png", "dog/1\\udcff.png", "cat/1.png")
+    assert found.first(2).files == found.files[:2]
+    with pytest.raises(DataError, match="2 files are named; 3 images"):
+        replace(found, files=found.files[:2])
 
 
 def test_folders_that_cannot_be_right_are_refused(tmp_path) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ccnet import CcnetError, ScaleSequence, sample_scale_sequences
-from ccnet.assessment import AssessmentOptions, assess, metrics, passes_needed
+from ccnet.assessment import AssessmentOptions, assess, markdown, metrics, passes_needed
 from ccnet.assessment.intervals import wilson
 from ccnet.checkpoint import Checkpoint
 from ccnet.data import ImageDataset, LabelledPictures
@@ -221,6 +221,17 @@ def test_the_shown_draw_is_looked_at_as_by_hand(ccnet: Checkpoint) -> None:
     assert [one["index"] for one in shown["errors"]] == wrong[:20]
     assert shown["errors"][0]["probability"] == pytest.approx(max(probabilities[wrong[0]]), rel=1e-5)
     assert sum(one["images"] for one in shown["reliability"]) == 150
+
+
+def test_errors_name_the_files_of_their_pictures(ccnet: Checkpoint) -> None:
+    images = pictures(60)
+    named = replace(images, files=tuple(f"class/<{number}>.png" for number in range(60)))
+    document = assess(ccnet, named, quick(limit=40), passes=Scripted(certainty=0))
+    errors = document["shown"]["errors"]
+    assert [one["file"] for one in errors] == [f"class/<{one['index']}>.png" for one in errors]
+    assert f"| {errors[0]['index']}: class/\\<{errors[0]['index']}\\>.png |" in markdown(document)
+    plain = assess(ccnet, images, quick(limit=40), passes=Scripted(certainty=0))
+    assert {one["file"] for one in plain["shown"]["errors"]} == {None}
 
 
 def test_the_shift_table_is_that_of_the_probe(ccnet: Checkpoint, convnet: Checkpoint) -> None:
