@@ -77,7 +77,10 @@ def main() -> None:
     pictures = {path.stem: luma(read_picture(path)) for path in sorted(options.pictures.iterdir())}
     published = set(pictures) == {Path(name).stem for name in PICTURES}
     if options.save and not published:
-        parser.error(f"--save takes the published pictures, all of them and no others; {options.pictures} holds others")
+        parser.error(
+            f"--save takes the {len(PICTURES)} published pictures and no others; {options.pictures} holds "
+            f"{', '.join(sorted(pictures)) or 'none'}. Take them out of the wheels with --unpack"
+        )
     if options.draw:
         write_atomically(options.draw, drawing(model, pictures))
     trained = training_factors(config["training"]["config"]["max_denominator"])
