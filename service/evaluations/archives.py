@@ -174,12 +174,15 @@ def _pictures(
     files, pixels = _Budget(limits), _Budget(limits)
     images: list[Pixels] = []
     numbers: list[int] = []
+    names: list[str] = []
     for number, member in _in_turn(list(by_class.values())):
         image = decode_image(files.read(archive, member), limits.pixels, _shown(member.filename))
         pixels.take(image.nbytes)
         images.append(image)
         numbers.append(number)
-    return LabelledPictures(name, "test", tuple(images), np.array(numbers, dtype=np.int64), classes, "upload")
+        names.append(member.filename.encode("utf-8", "backslashreplace").decode())
+    labels = np.array(numbers, dtype=np.int64)
+    return LabelledPictures(name, "test", tuple(images), labels, classes, "upload", tuple(names))
 
 
 def _by_class(members: Sequence[zipfile.ZipInfo]) -> dict[str, list[zipfile.ZipInfo]]:

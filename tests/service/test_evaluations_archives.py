@@ -77,6 +77,7 @@ def test_folders_may_lie_in_one_and_what_systems_add_is_left_out(read):
     assert dataset.classes == ("boot", "sandal")
     assert [int(image[0, 0, 0]) for image in dataset.images] == [1, 2, 3]
     assert dataset.labels.tolist() == [0, 1, 1]
+    assert dataset.files == ("shoes/boot/1.png", "shoes/sandal/a.jpg", "shoes/sandal/b.PNG")
 
 
 @pytest.mark.parametrize(
