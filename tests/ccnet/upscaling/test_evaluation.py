@@ -13,7 +13,7 @@ from ccnet.upscaling.evaluation import RESAMPLES, compare, compare_ensembles, sq
 from ccnet.upscaling.neighbours import compare_neighbours, trained_neighbours
 from ccnet.upscaling.recipe import HELD_OUT, HELD_OUT_DISTANCE, training_factors
 
-MODEL = object()  # stands for a network: only the stubs below are called with it
+MODEL = CCUpscaler(1, 1)  # only the stubs below are called with it
 # name: (grey level of an even picture, by how many levels bicubic is wrong, and the network)
 WRONG_BY = {"a": (60, 4, 2), "b": (100, 2, 5), "c": (140, 8, 7)}
 PICTURES = {name: np.full((48, 48), level, dtype=np.uint8) for name, (level, _, _) in WRONG_BY.items()}

@@ -220,7 +220,12 @@ def test_the_largest_architecture_that_a_config_may_ask_for_takes_no_memory(mode
     path.write_text(json.dumps(config))
     built = []
     reset = CCUpscaler.reset_parameters
-    monkeypatch.setattr(CCUpscaler, "reset_parameters", lambda network: (built.append(network), reset(network)))
+
+    def watched(network):
+        built.append(network)
+        reset(network)
+
+    monkeypatch.setattr(CCUpscaler, "reset_parameters", watched)
     with pytest.raises(CheckpointError, match="missing of 1032"):
         load_upscaler(tmp_path / "mine")
     assert {parameter.device.type for network in built for parameter in network.parameters()} == {"meta"}
