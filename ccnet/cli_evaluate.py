@@ -51,8 +51,8 @@ def evaluate(
         int | None,
         number_option(
             least=1,
-            text="Sequences drawn in all, of which ensembles are subsets: 20 keep the std of 8 members honest. "
-            "Default: the larger of --draws and the largest size.",
+            text="Sequences drawn in all, of which ensembles are subsets. Default: the larger of --draws and twice the "
+            "largest size.",
         ),
     ] = None,
     views: Annotated[

@@ -72,8 +72,8 @@ def evaluate(
         preprocessing: needed with a bare network; ignored with a checkpoint.
         sizes: ensemble sizes k, each at least 1; of a network without sequences, numbers of views.
         draws: sequences measured alone, and subsets measured for each k.
-        pool: sequences drawn in all, None for the larger of `draws` and the largest size; twice the largest size or
-            more keeps the std of large ensembles honest. It costs its size in passes an image.
+        pool: sequences drawn in all, None for the larger of `draws` and twice the largest size, which keeps the std of
+            large ensembles honest. It costs its size in passes an image.
         seed: of the sequences and subsets.
         batch_size: images a pass.
         limit: only the first `limit` images, None for all.
@@ -181,6 +181,12 @@ def _check_numbers(sizes: Sequence[int], draws: int, batch_size: int, limit: int
             raise CcnetError(f"{name} {number}; at least 1 is needed")
 
 
+def default_pool(draws: int, sizes: Sequence[int]) -> int:
+    """Sequences drawn where nobody says how many: twice the largest ensemble, so that its draws are not all alike."""
+    largest = max(sizes)
+    return max(draws, 2 * largest if largest > 1 else 1)
+
+
 def _draw_pool(
     model: Checkpoint | nn.Module,
     network: nn.Module,
@@ -199,7 +205,8 @@ def _draw_pool(
         raise CcnetError(f"a pool of {pool} sequences; {draws} draws and sizes up to {max(sizes)} need {needed}")
     if sampler is None:
         sampler = model.sampler if isinstance(model, Checkpoint) else {}
-    return sample_scale_sequences(pool or needed, seed=seed, in_size=preprocessing.input_size, **sampler)
+    pool = pool or default_pool(draws, sizes)
+    return sample_scale_sequences(pool, seed=seed, in_size=preprocessing.input_size, **sampler)
 
 
 def _plain(logits: Tensor, labels: Tensor) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ccnet.errors import CcnetError
+from ccnet.evaluation import default_pool
 from ccnet.views import MAX_VIEWS
 
 PROBE_SEQUENCES = 8  # dealt out among the pairs of the shift probe, as `ccnet probe` does
@@ -18,8 +19,8 @@ class AssessmentOptions:
         sizes: ensemble sizes k, each at least 1; also the numbers of views. Kept in rising order, each once, and 1 with
             them, which all others are compared with.
         draws: sequences measured alone, and subsets of the pool measured for each k.
-        pool: sequences drawn in all, None for the larger of `draws` and the largest size. It costs its size in passes
-            an image; twice the largest size keeps the spread of large ensembles honest.
+        pool: sequences drawn in all. It costs its size in passes an image. None for the larger of `draws` and twice the
+            largest size, which keeps the spread of large ensembles honest; size 1 alone takes `draws`.
         seed: of sequences, subsets, halves, resamples and shifts.
         limit: only the first `limit` images, None for all.
         views: measure averages over mirrored and moved views of the picture at as many passes, the baseline of
@@ -75,7 +76,7 @@ class AssessmentOptions:
     @property
     def pool_size(self) -> int:
         """Sequences drawn in all."""
-        return self.pool or self._least_pool
+        return self.pool or default_pool(self.draws, self.sizes)
 
     def describe(self) -> dict[str, Any]:
         """The options as JSON values."""

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ccnet import CCNet, CcnetError, ConvNet, ScaleSequence, sample_scale_sequences
+from ccnet.assessment import AssessmentOptions
 from ccnet.checkpoint import load_checkpoint, read_config, save_checkpoint
 from ccnet.data import ImageDataset, load_dataset
-from ccnet.evaluation import evaluate, member_logits, takes_sequence, write_metrics
+from ccnet.evaluation import default_pool, evaluate, member_logits, takes_sequence, write_metrics
 from ccnet.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(1, (28, 28), (32, 32), (0.0,), (1.0,))
@@ -161,7 +162,7 @@ def test_the_result_is_json_says_how_it_was_measured_and_goes_into_the_card(
         scale_distribution=distribution,
     )
     result = evaluate(load_checkpoint(tmp_path / "net"), sample.first(6), sizes=(1, 2), draws=2)
-    assert result["sequences"] == [str(s) for s in sample_scale_sequences(2, seed=0, std=0.03)]
+    assert result["sequences"] == [str(s) for s in sample_scale_sequences(4, seed=0, std=0.03)]  # twice 2
     assert json.loads(json.dumps(result)) == result
     assert {"hardware", "versions", "git_commit", "date", "seconds", "method", "seed"} <= result.keys()
     assert (result["dataset"], result["split"], result["n"]) == ("fashion-mnist-sample", "test", 6)
@@ -216,3 +217,13 @@ def test_a_data_set_of_other_classes_is_refused() -> None:
     other = ImageDataset("other", "test", images, np.zeros(2, dtype=np.int64), ("a", "b"), "memory")
     with pytest.raises(CcnetError, match="the network has 10 classes, other has 2"):
         evaluate(Disagreeing(), other, preprocessing=PREPROCESSING, sizes=(1,), draws=1)
+
+
+@pytest.mark.parametrize(
+    ("draws", "sizes", "pool"), [(10, (1, 2, 8), 16), (20, (1, 8), 20), (1, (1,), 1), (3, (1,), 3), (1, (2,), 4)]
+)
+def test_the_pool_is_twice_the_largest_ensemble_so_that_its_draws_are_not_all_alike(
+    draws: int, sizes: tuple[int, ...], pool: int
+) -> None:
+    assert default_pool(draws, sizes) == pool
+    assert AssessmentOptions(sizes=sizes, draws=draws).pool_size == pool
