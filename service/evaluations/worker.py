@@ -179,8 +179,10 @@ class Worker:
     def _work(self, state: State) -> None:
         """One job after the other, until the service stops or the inference thread is gone."""
         give_way()
-        while not self._stopping.is_set():
+        while True:
             self._wake.clear()
+            if self._stopping.is_set():  # looked at after the clearing, which may have wiped out the call to stop
+                return
             try:
                 present = self._begin(state)
             except SQLAlchemyError as error:
