@@ -11,7 +11,7 @@ checks the config, then every tensor's name, shape and values against the networ
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from ccnet.models import BlurConvNet, CCNet, ConvNet
 from ccnet.preprocessing import Picture, Preprocessing
 
 UPSCALERS_FOLDER = "upscalers"  # beside the classifiers' folders: those of `ccnet.upscaling`, which classify nothing
+Card = Callable[[dict[str, Any]], str]  # config -> text of the README
 WEIGHTS_FILE, CONFIG_FILE, CARD_FILE = "model.safetensors", "config.json", "README.md"
 FORMAT, FORMAT_VERSION = "ccnet-checkpoint", 1
 Network = CCNet | ConvNet
@@ -148,10 +149,7 @@ def save_checkpoint(
         "git_commit": provenance.git_commit(),
         "created": provenance.now(),
     }
-    with replaced_folder(folder) as temporary:
-        save_file(weights, temporary / WEIGHTS_FILE)
-        (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it private to its writer
-        _write_description(temporary, config)
+    write_folder(folder, weights, config, model_card)
 
 
 def write_metrics(folder: Path | str, metrics: dict[str, Any]) -> None:
@@ -168,16 +166,33 @@ def write_metrics(folder: Path | str, metrics: dict[str, Any]) -> None:
     config = read_config(folder) | {"metrics": metrics}
     with replaced_folder(folder) as temporary:
         shutil.copyfile(folder / WEIGHTS_FILE, temporary / WEIGHTS_FILE)
-        _write_description(temporary, config)
+        write_description(temporary, config, model_card)
 
 
-def _write_description(folder: Path, config: dict[str, Any]) -> None:
+def write_folder(folder: Path, weights: dict[str, Tensor], config: dict[str, Any], card: Card) -> None:
+    """Weights, config and card of any network as a folder, atomically.
+
+    Raises:
+        CheckpointError: as `write_description`.
+    """
+    with replaced_folder(folder) as temporary:
+        save_file(weights, temporary / WEIGHTS_FILE)
+        (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it private to its writer
+        write_description(temporary, config, card)
+
+
+def write_description(folder: Path, config: dict[str, Any], card: Card) -> None:
+    """Config and card.
+
+    Raises:
+        CheckpointError: the config holds what JSON has not.
+    """
     try:
         text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"what describes the checkpoint cannot be written as JSON: {error}") from error
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-    (folder / CARD_FILE).write_text(model_card(json.loads(text)), encoding="utf-8")
+    (folder / CARD_FILE).write_text(card(json.loads(text)), encoding="utf-8")
 
 
 def load_checkpoint(folder: Path | str, device: torch.device | str = "cpu") -> Checkpoint:

@@ -8,16 +8,14 @@ They have a format of their own and live in a folder of their own (`checkpoints/
 does not find them, and says so when it is given one.
 """
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ccnet import provenance
-from ccnet.checkpoint import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, read_json, read_weights
+from ccnet.checkpoint import CONFIG_FILE, WEIGHTS_FILE, read_json, read_weights, write_description, write_folder
 from ccnet.errors import CheckpointError
 from ccnet.files import replaced_folder
 from ccnet.upscaling.card import upscaler_card
@@ -64,10 +62,7 @@ def save_upscaler(
         "git_commit": provenance.git_commit(),
         "created": provenance.now(),
     }
-    with replaced_folder(folder) as temporary:
-        save_file(weights, temporary / WEIGHTS_FILE)
-        (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors makes it private to its writer
-        _write_description(temporary, config)
+    write_folder(folder, weights, config, upscaler_card)
 
 
 def write_upscaler_metrics(folder: Path | str, metrics: dict[str, Any], **changes: Any) -> None:
@@ -80,7 +75,7 @@ def write_upscaler_metrics(folder: Path | str, metrics: dict[str, Any], **change
     config = read_upscaler_config(folder) | changes | {"metrics": metrics}
     with replaced_folder(folder) as temporary:
         shutil.copyfile(folder / WEIGHTS_FILE, temporary / WEIGHTS_FILE)
-        _write_description(temporary, config)
+        write_description(temporary, config, upscaler_card)
 
 
 def load_upscaler(folder: Path | str) -> tuple[CCUpscaler, dict[str, Any]]:
@@ -129,12 +124,3 @@ def read_upscaler_config(folder: Path | str) -> dict[str, Any]:
     if not isinstance(architecture.get("kwargs"), dict):
         raise CheckpointError(f"{Path(folder) / CONFIG_FILE}: 'kwargs' of the architecture is no object")
     return config
-
-
-def _write_description(folder: Path, config: dict[str, Any]) -> None:
-    try:
-        text = json.dumps(config, indent=2, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"what describes the checkpoint cannot be written as JSON: {error}") from error
-    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
-    (folder / CARD_FILE).write_text(upscaler_card(json.loads(text)), encoding="utf-8")
